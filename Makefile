@@ -1,0 +1,145 @@
+# Everything a contributor or CI runs. Needs Python 3.11+, git and make; the rest goes into $(VENV).
+# Variables: PYTHON=python3.13 VENV=.venv-3.13 JOBS=4 BROKER=memory TIMES=10 ARGS="-k name".
+
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= 2
+TIMES  ?= 10
+BROKER ?=
+ARGS   ?=
+
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+PYTEST := $(PY) -m pytest
+CODE   := $(wildcard nova tests examples)
+LINTED := $(wildcard nova tests examples benchmarks)
+
+PROTO     := proto/nova/v1/envelope.proto
+PROTO_OUT := nova/codecs/_pb
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# --- environment -------------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(VENV)/.dev ## Make the virtual environment with Nova and all development tools
+
+$(VENV)/.base:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make: no '$(PYTHON)' found; Nova needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: '$(PYTHON)' is $$($(PYTHON) --version 2>&1); Nova needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base pyproject.toml
+	$(PY) -m pip install --quiet --editable '.[all,demo]' --group dev
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.demo: $(VENV)/.base pyproject.toml
+	$(PY) -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+# --- code --------------------------------------------------------------------------------------------------------------
+
+.PHONY: fmt
+fmt: setup ## Format the code and apply the safe fixes
+	$(BIN)/ruff check --fix $(LINTED)
+	$(BIN)/ruff format $(LINTED)
+
+.PHONY: lint
+lint: setup $(if $(wildcard $(PROTO)),proto-check) ## Check rules, format, import contracts and generated code
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: types
+types: setup ## Check types with mypy --strict and pyright
+	$(BIN)/mypy --strict $(CODE)
+	$(BIN)/pyright --pythonpath $(PY) $(CODE)
+
+.PHONY: proto
+proto: build/proto ## Write nova/codecs/_pb anew from proto/
+	mkdir -p $(PROTO_OUT)
+	touch $(PROTO_OUT)/__init__.py
+	cp build/proto/nova/v1/envelope_pb2.py build/proto/nova/v1/envelope_pb2.pyi $(PROTO_OUT)/
+
+.PHONY: proto-check
+proto-check: build/proto ## Fail if nova/codecs/_pb is not what proto/ generates
+	@for file in envelope_pb2.py envelope_pb2.pyi; do \
+	  git --no-pager diff --no-index --exit-code $(PROTO_OUT)/$$file build/proto/nova/v1/$$file || { \
+	    echo "make: $(PROTO_OUT)/$$file is out of date; run 'make proto' and commit the result" >&2; exit 1; }; \
+	done
+
+.PHONY: build/proto
+build/proto: setup
+	@rm -rf $@ && mkdir -p $@
+	@$(PY) -m grpc_tools.protoc --proto_path=proto --python_out=$@ --pyi_out=$@ $(PROTO)
+
+# --- tests -------------------------------------------------------------------------------------------------------------
+
+.PHONY: unit
+unit: setup ## Unit tests: seconds, no network
+	$(PYTEST) tests/unit -m 'not slow' $(ARGS)
+
+.PHONY: test
+test: setup ## Unit, conformance, live and docs tests
+	$(PYTEST) -n $(JOBS) --dist loadgroup $(wildcard tests/unit tests/conformance tests/live tests/docs) $(ARGS)
+
+.PHONY: stress
+stress: setup ## Conformance TIMES times over, in parallel, on twice as many processes as JOBS
+	@for run in $$(seq $(TIMES)); do \
+	  echo "stress: run $$run of $(TIMES)"; \
+	  $(PYTEST) -q -n $$((2 * $(JOBS))) --dist load tests/conformance $(ARGS) || exit 1; \
+	done
+
+.PHONY: examples
+examples: setup ## Run every example as its reader would
+	$(PYTEST) tests/examples $(ARGS)
+
+.PHONY: docs
+docs: setup ## Check links and run the snippets of README and docs
+	$(PYTEST) tests/docs $(ARGS)
+
+.PHONY: chaos
+chaos: setup ## Longer runs with SIGKILLed workers
+	$(PYTEST) tests/chaos --timeout 1800 -s $(ARGS)
+
+# --- what Nova shows ---------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/.demo ## Load 336,776 flights into ClickHouse's engine (BROKER=... picks the broker)
+	$(PY) -m examples.flights_etl $(if $(BROKER),--broker $(BROKER)) $(ARGS)
+
+.PHONY: bench
+bench: setup ## Measure Nova and its peers in one run
+	$(PY) -m benchmarks $(ARGS)
+
+# --- release -----------------------------------------------------------------------------------------------------------
+
+.PHONY: build
+build: setup ## Build wheel and sdist into dist/
+	rm -rf dist
+	$(PY) -m build --outdir dist .
+
+.PHONY: check
+check: ## All that CI runs: lint, types, test, examples
+	$(MAKE) lint
+	$(MAKE) types
+	$(MAKE) test
+	$(MAKE) examples
+
+.PHONY: clean
+clean: ## Remove what make made, the virtual environment too
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Programs that show Nova at work; each runs from the root of the checkout."""

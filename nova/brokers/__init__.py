@@ -1,0 +1,1 @@
+"""The drivers: one package per broker, all behind the seam in `base`."""

@@ -1,0 +1,309 @@
+"""The driver seam: what every broker adapter does, and the messages that cross it.
+
+A driver moves bytes and headers between topics and consumers. It never sees codecs, handlers or another driver. What
+differs between brokers is data (`Capabilities`), never a name. `docs/writing-a-driver.md` walks through it; the
+conformance suite in `tests/conformance` is the judge.
+
+Rules of the seam:
+
+* A **topic** is a name. A message to a topic without `group` is for every group that consumes the topic; with `group` it
+  is for that group alone. A topic without any group keeps its messages for the first group that subscribes.
+* A message with `due_ms` is durable at once and is delivered to nobody before that instant.
+* A **delivery** is lent to one subscription until it is acked, released, or the subscription dies; then it comes back.
+* The worker settles by the rule *publish the next copy, wait for its confirmation, then ack the source*, so a driver
+  needs no transaction across topics.
+* Any method may be called from any thread, except `receive`, which one thread at a time calls per subscription.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from nova.envelope import Headers
+from nova.errors import PublishError
+
+__all__ = [
+    "Capabilities",
+    "Confirmation",
+    "DeadLetters",
+    "Delivery",
+    "Driver",
+    "DriverConfig",
+    "Message",
+    "SubscribeRequest",
+    "Subscription",
+    "TopicDepth",
+]
+
+
+@dataclass(slots=True)
+class Message:
+    """Bytes on their way to a topic. Not frozen for speed; nobody changes one after handing it over.
+
+    Attributes:
+        topic: where it goes.
+        body: the codec's bytes, at most `Capabilities.max_body_bytes`.
+        headers: str to str; they travel with the body unchanged.
+        id: the task id (the broker's message key where it has one).
+        key: partition key, None = the id.
+        due_ms: deliver to nobody before this instant (epoch ms); None = at once.
+        group: for this group alone; None = for every group.
+    """
+
+    topic: str
+    body: bytes
+    headers: Headers
+    id: str
+    key: str | None = None
+    due_ms: int | None = None
+    group: str | None = None
+
+
+class Delivery:
+    """A message lent to one subscription.
+
+    Attributes:
+        topic: where it was received from.
+        body: its bytes.
+        headers: as published.
+        timestamp_ms: when the broker stored it, if it says.
+        suspect: the broker has seen it come back uncleanly so often that it may be killing its consumers.
+        charges: on a charged subscription: how often it was handed out without a clean end, this time included.
+        started: set by the worker when its handler starts; a driver that must give partitions away reads it.
+        lost: set when it no longer belongs to this subscription; settling it has no effect.
+        handle: the driver's own.
+    """
+
+    __slots__ = ("body", "charges", "handle", "headers", "lost", "started", "suspect", "timestamp_ms", "topic")
+
+    def __init__(
+        self,
+        topic: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        handle: Any = None,
+        timestamp_ms: int | None = None,
+        suspect: bool = False,
+        charges: int = 0,
+    ) -> None:
+        self.topic = topic
+        self.body = body
+        self.headers = headers
+        self.handle = handle
+        self.timestamp_ms = timestamp_ms
+        self.suspect = suspect
+        self.charges = charges
+        self.started = False
+        self.lost = False
+
+
+Confirmation = Future[list[PublishError | None]]
+"""Resolves to one entry per message, in order: None = stored, else why not (`may_be_stored` tells failed from unknown)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a driver can do; the worker and the conformance suite ask these, never a name.
+
+    Attributes:
+        name: for people.
+        durable: an accepted message survives the death of every process of ours.
+        shared: other processes see the same broker.
+        max_body_bytes: larger bodies are refused before they are sent.
+        max_unsettled: the most deliveries one subscription may hold; None = no bound.
+        lease: seconds after which a delivery held by a silent process goes to another; None = the broker notices itself.
+            The worker calls `extend` on everything it holds at least every third of it.
+        after_fork: an open driver in a forked child is opened anew ("reopen") or refused ("refuse").
+        housekeeping_every: seconds between calls of `housekeeping` by each worker.
+        delay_p99: seconds by which a delayed task may be late at up to 200/s, 99 of 100 (never early).
+        restartable: the broker is a server that may go away and come back.
+    """
+
+    name: str
+    durable: bool
+    shared: bool
+    max_body_bytes: int
+    max_unsettled: int | None = None
+    lease: float | None = None
+    after_fork: Literal["reopen", "refuse"] = "reopen"
+    housekeeping_every: float = 1.0
+    delay_p99: float = 0.1
+    restartable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscribeRequest:
+    """What a worker wants to receive.
+
+    Attributes:
+        topics: one or more, all of one rank.
+        group: who consumes; registered for these topics durably, before `subscribe` returns.
+        prefetch: the most deliveries held unsettled; `receive` is never asked for more than is left of it.
+        charged: count each hand-out durably before returning it (`Delivery.charges`), and take the count back when the
+            delivery is released cleanly. Used for the quarantine.
+    """
+
+    topics: tuple[str, ...]
+    group: str
+    prefetch: int
+    charged: bool = False
+
+
+@dataclass(slots=True)
+class TopicDepth:
+    """How many messages of one group a topic holds.
+
+    Attributes:
+        waiting: may be received now.
+        delayed: due later.
+        running: lent to some consumer.
+        dead_by_target: for a dead-letter topic: the same messages by the topic they were buried from.
+    """
+
+    waiting: int = 0
+    delayed: int = 0
+    running: int = 0
+    dead_by_target: dict[str, int] = field(default_factory=dict)
+
+
+class Subscription(Protocol):
+    """A stream of deliveries for one group from topics of one rank. Owned, and closed, by one worker."""
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        """Up to `max_messages` deliveries, as soon as there is one; [] after `timeout` seconds or once closed.
+
+        Raises:
+            BrokerError: nothing can be received now; the subscription survives and the caller tries again later.
+        """
+        ...
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """These are done. Hands over and returns; `close` waits for the effect. No effect on lost deliveries."""
+        ...
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Give these back unharmed: they go to another consumer soon and nothing is counted. Hands over and returns."""
+        ...
+
+    def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Keep these for another lease; returns those that are lost already (and marks them).
+
+        Raises:
+            BrokerError: nothing was extended; the caller tries again before the lease runs out.
+        """
+        ...
+
+    def close(self) -> None:
+        """Wait until acks and releases have taken effect, then release whatever is still held. Idempotent."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """A reader over one group's dead-letter topic that never wears its messages out."""
+
+    def read(self, limit: int, after: str | None = None) -> list[tuple[str, Delivery]]:
+        """Up to `limit` messages, oldest first, each with a cursor that continues behind it.
+
+        Raises:
+            BrokerError: they cannot be read now.
+        """
+        ...
+
+    def remove(self, deliveries: Sequence[Delivery]) -> int:
+        """Delete these for good and wait for it; returns how many were still there.
+
+        Raises:
+            BrokerError: perhaps not all were removed; removing again is harmless.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what it holds. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """Our adapter to one broker. Building one touches nothing; `open` does."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Known before `open`."""
+        ...
+
+    def open(self, timeout: float) -> None:
+        """Connect, within `timeout` seconds.
+
+        Raises:
+            BrokerUnavailable: not reachable in that time; the message names the address and the cause.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the broker; unresolved publishes resolve as unknown. Idempotent."""
+        ...
+
+    def ensure(self, topics: Sequence[str]) -> None:
+        """Make sure that these topics can be published to. Never creates anything that belongs to a group.
+
+        Raises:
+            BrokerError: a topic is missing and cannot be created; the message says what must exist.
+        """
+        ...
+
+    def publish(self, messages: Sequence[Message]) -> Confirmation:
+        """Hand messages over; the future resolves when the broker has confirmed or refused every one.
+
+        Order is kept per topic. The future never raises: each message has its own entry.
+        """
+        ...
+
+    def subscribe(self, request: SubscribeRequest) -> Subscription:
+        """Start to consume.
+
+        Raises:
+            BrokerError: the group or its topics cannot be set up.
+        """
+        ...
+
+    def depth(self, topics: Sequence[str], group: str) -> dict[str, TopicDepth]:
+        """Counts for the group from the broker, for each topic asked for.
+
+        Raises:
+            BrokerError: the broker does not tell now.
+        """
+        ...
+
+    def browse_dead(self, topic: str, group: str) -> DeadLetters:
+        """A reader over the group's messages in a dead-letter topic."""
+        ...
+
+    def housekeeping(self) -> None:
+        """Whatever the broker needs done from time to time, for example give expired leases back.
+
+        Raises:
+            BrokerError: it could not be done now; the caller tries again.
+        """
+        ...
+
+
+class DriverConfig(Protocol):
+    """What a `with_…` option holds: plain data that builds its driver when the queue is first used.
+
+    Attributes:
+        factory: `package.module:Class`, called with the config; imported only then.
+        extra: the install extra that brings its client library, or "" if it needs none.
+    """
+
+    @property
+    def factory(self) -> str:
+        """`package.module:Class` of the driver."""
+        ...
+
+    @property
+    def extra(self) -> str:
+        """`kafka` for `pip install nova-taskqueue[kafka]`; "" if nothing is needed."""
+        ...

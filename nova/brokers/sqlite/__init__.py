@@ -1,0 +1,1 @@
+"""The embedded broker: one SQLite file, any number of threads and processes of one machine."""

@@ -1,0 +1,45 @@
+"""What `with_sqlite` holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nova.errors import ConfigError
+
+__all__ = ["SQLiteConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SQLiteConfig:
+    """Options of the SQLite driver.
+
+    Attributes:
+        path: the file; made with its schema at first use. Never on a network file system (SQLite's locks fail there).
+        lease: seconds after which the tasks of a dead process go to another; renewed every third of it.
+        busy_timeout: seconds to wait for another process's write before an operation fails.
+        max_bytes: the file's largest size; beyond it `enqueue` fails with `QueueFull`. None = the disk's.
+        max_body_bytes: larger bodies are refused before they are sent.
+    """
+
+    path: str = "nova.db"
+    lease: float = 30.0
+    busy_timeout: float = 5.0
+    max_bytes: int | None = None
+    max_body_bytes: int = 64 << 20
+
+    factory = "nova.brokers.sqlite.driver:SQLiteDriver"
+    extra = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path:
+            raise ConfigError(f"with_sqlite(path): expected the path of a file, got {self.path!r}")
+        if self.path == ":memory:" or self.path.startswith("file:"):
+            raise ConfigError(f"with_sqlite(path): expected the path of a file, got {self.path!r}; use with_memory()")
+        if self.lease < 0.5:
+            raise ConfigError(f"with_sqlite(lease): expected at least 0.5 seconds, got {self.lease:g}")
+        for name in ("max_bytes", "max_body_bytes"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigError(f"with_sqlite({name}): expected an integer >= 1, got {value!r}")
+        if self.max_body_bytes > 900 << 20:
+            raise ConfigError("with_sqlite(max_body_bytes): expected at most 943718400 (SQLite's own limit is near)")

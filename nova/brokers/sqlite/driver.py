@@ -1,0 +1,337 @@
+"""The SQLite driver: connections, threads and waiting around `statements`.
+
+Threads: one writer (all changes, group commit) and, once something is subscribed, one watcher that sees other processes'
+commits within 50 ms. Each subscription and reader has a read connection of its own. Any method from any thread; `receive`
+from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from nova.brokers.base import (
+    Capabilities,
+    Confirmation,
+    Delivery,
+    Message,
+    SubscribeRequest,
+    TopicDepth,
+)
+from nova.brokers.sqlite import schema, statements
+from nova.brokers.sqlite.config import SQLiteConfig
+from nova.brokers.sqlite.waking import Waker, Watcher
+from nova.brokers.sqlite.writer import CommitUnclear, Writer
+from nova.errors import BrokerError, BrokerUnavailable, PublishError, QueueFull
+
+__all__ = ["SQLiteDriver"]
+
+T = TypeVar("T")
+
+MAX_BACKLOG = 10_000
+"""Publishes that may wait for the writer; beyond it they fail with `QueueFull` at once."""
+
+_log = logging.getLogger(__name__)
+
+
+class SQLiteDriver:
+    """A handle on one file."""
+
+    def __init__(self, config: SQLiteConfig) -> None:
+        self._config = config
+        self.path = config.path
+        self._writer: Writer | None = None
+        self._readers = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
+        self.waker = Waker()
+        self._watcher: Watcher | None = None
+        self._opening = threading.Lock()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Durable, shared between the processes of one machine, leased."""
+        return Capabilities(
+            name="sqlite",
+            durable=True,
+            shared=True,
+            max_body_bytes=self._config.max_body_bytes,
+            lease=self._config.lease,
+            housekeeping_every=min(1.0, self._config.lease / 3),
+        )
+
+    def open(self, timeout: float) -> None:
+        """Open the file, made with its tables if missing.
+
+        Raises:
+            BrokerUnavailable: it cannot be opened, is no database, or stays locked.
+        """
+        try:
+            connection = schema.connect(self.path, min(timeout, self._config.busy_timeout))
+            self._limit_size(connection)
+            schema.create(connection, self.path)
+            self._reader = schema.connect(self.path, self._config.busy_timeout)
+        except sqlite3.Error as exc:
+            error = schema.translate(self.path, exc)
+            raise error if isinstance(error, BrokerUnavailable) else BrokerUnavailable(str(error)) from exc
+        connection.execute(f"PRAGMA busy_timeout = {int(self._config.busy_timeout * 1000)}")
+        self._writer = Writer(self.path, connection)
+        self._writer.start()
+
+    def close(self) -> None:
+        """Finish what was handed over, then close the file."""
+        with self._opening:
+            watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
+        if self._writer is not None:
+            self._writer.close()
+        with self._readers:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+        self.waker.wake()
+
+    def ensure(self, topics: Sequence[str]) -> None:
+        """Lanes are made when the first message comes."""
+
+    def publish(self, messages: Sequence[Message]) -> Confirmation:
+        """Stored, with an fsync, when the future resolves."""
+        if self.writer.backlog >= MAX_BACKLOG:
+            refused: Confirmation = Future()
+            refused.set_result([QueueFull(f"sqlite: {MAX_BACKLOG} writes wait already")] * len(messages))
+            return refused
+
+        def operation(connection: sqlite3.Connection) -> list[PublishError | None]:
+            now_ms = _now_ms()
+            statements.insert(connection, messages, now_ms)
+            return [None] * len(messages)
+
+        def on_error(error: BrokerError) -> list[PublishError | None]:
+            kind = QueueFull if isinstance(error, schema.NoRoom) else PublishError
+            return [kind(str(error), may_be_stored=isinstance(error, CommitUnclear)) for _ in messages]
+
+        future = self.writer.submit(operation, on_error)
+        topics = frozenset([message.topic for message in messages])
+        future.add_done_callback(lambda _: self.waker.wake(topics))
+        return future
+
+    def subscribe(self, request: SubscribeRequest) -> SQLiteSubscription:
+        """Register the group and start to consume."""
+        lanes = self.run(lambda c: [(topic, statements.register(c, topic, request.group)) for topic in request.topics])
+        with self._opening:
+            if self._watcher is None:
+                self._watcher = Watcher(self.path, self.connect(), self.waker)
+        return SQLiteSubscription(self, lanes, self._config.lease, charged=request.charged)
+
+    def depth(self, topics: Sequence[str], group: str) -> dict[str, TopicDepth]:
+        """Counted in one read transaction each."""
+        now_ms = _now_ms()
+        return self.read(lambda c: {topic: statements.depth(c, topic, group, now_ms) for topic in topics})
+
+    def browse_dead(self, topic: str, group: str) -> SQLiteDeadLetters:
+        """A reader that claims nothing."""
+        return SQLiteDeadLetters(self, topic, group)
+
+    def housekeeping(self) -> None:
+        """Give back what dead processes held."""
+        if self.run(lambda c: statements.sweep(c, _now_ms())):
+            self.waker.wake()
+
+    @property
+    def writer(self) -> Writer:
+        """The open writer."""
+        if self._writer is None:
+            raise BrokerUnavailable(f"sqlite: {self.path} is not open")
+        return self._writer
+
+    def run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a change and wait for its commit."""
+        return self.writer.submit(operation).result()
+
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a query on the shared read connection."""
+        with self._readers:
+            if self._reader is None:
+                raise BrokerUnavailable(f"sqlite: {self.path} is not open")
+            try:
+                return query(self._reader)
+            except sqlite3.Error as exc:
+                raise schema.translate(self.path, exc) from exc
+
+    def connect(self) -> sqlite3.Connection:
+        """A read connection for one owner."""
+        try:
+            return schema.connect(self.path, self._config.busy_timeout)
+        except sqlite3.Error as exc:
+            raise schema.translate(self.path, exc) from exc
+
+    def _limit_size(self, connection: sqlite3.Connection) -> None:
+        if self._config.max_bytes is not None:
+            page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+            connection.execute(f"PRAGMA max_page_count = {max(1, self._config.max_bytes // page_size)}")
+
+
+class SQLiteSubscription:
+    """Claims rows of its lanes. `receive` is called by one thread at a time; the rest by any."""
+
+    def __init__(self, driver: SQLiteDriver, lanes: list[tuple[str, int]], lease: float, *, charged: bool) -> None:
+        self._driver = driver
+        self._lanes = deque(lanes)
+        self._lease_ms = int(lease * 1000)
+        self._charged = int(charged)
+        self._connection = driver.connect()
+        self._topics = frozenset(topic for topic, _ in lanes)
+        self._woken = driver.waker.enter(self._topics)
+        self._using = threading.Lock()
+        self._held: set[Delivery] = set()
+        self._pending: Future[Any] | None = None
+        self._closed = False
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        """Look with the read connection, claim with the writer, wait in between."""
+        deadline = time.monotonic() + timeout
+        while not self._closed:
+            self._woken.clear()
+            due_ms = self._next_due()
+            wait = deadline - time.monotonic()
+            if due_ms is not None:
+                until_due = (due_ms - _now_ms()) / 1000
+                if until_due <= 0 and (deliveries := self._claim(max_messages)):
+                    return deliveries
+                wait = min(wait, max(until_due, 0.0005))
+            if deadline <= time.monotonic():
+                break
+            self._woken.wait(wait)
+        return []
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Delete the rows; one fsync for all that settle meanwhile."""
+        claims = self._let_go(deliveries)
+        if claims:
+            self._watch(self._driver.writer.submit(lambda c: statements.delete(c, claims)), "ack", len(claims))
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Make the rows ready again, as if never claimed."""
+        claims = self._let_go(deliveries)
+        if claims:
+            charged = self._charged
+            future = self._driver.writer.submit(lambda c: statements.release(c, claims, charged))
+            self._watch(future, "release", len(claims))
+            future.add_done_callback(lambda _: self._driver.waker.wake(self._topics))
+
+    def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Move the leases on; rows claimed by another process meanwhile are lost."""
+        held = [delivery for delivery in deliveries if delivery in self._held]
+        claims: list[statements.Claim] = [delivery.handle for delivery in held]
+        if not claims:
+            return []
+        kept = self._driver.run(lambda c: statements.extend(c, claims, _now_ms() + self._lease_ms))
+        lost = [delivery for delivery in held if delivery.handle.row not in kept and delivery in self._held]
+        for delivery in lost:
+            delivery.lost = True
+        self._held.difference_update(lost)
+        return lost
+
+    def close(self) -> None:
+        """Wait for what was handed over; release the rest."""
+        self._closed = True
+        self._woken.set()
+        self._driver.waker.leave(self._woken)
+        self.release(list(self._held))
+        if self._pending is not None:
+            self._pending.exception()
+        with self._using:
+            self._connection.close()
+
+    def _next_due(self) -> int | None:
+        query = "SELECT due FROM nova_messages WHERE lane = ? AND state = 0 ORDER BY due, id LIMIT 1"
+        with self._using:
+            if self._closed:
+                return None
+            try:
+                rows = [self._connection.execute(query, (lane,)).fetchone() for _, lane in self._lanes]
+            except sqlite3.Error as exc:
+                raise schema.translate(self._driver.path, exc) from exc
+        return min((row[0] for row in rows if row is not None), default=None)
+
+    def _claim(self, max_messages: int) -> list[Delivery]:
+        self._lanes.rotate(-1)
+        lanes = list(self._lanes)
+
+        def operation(connection: sqlite3.Connection) -> list[Delivery]:
+            now_ms = _now_ms()
+            taken: list[Delivery] = []
+            for topic, lane in lanes:
+                room = max_messages - len(taken)
+                if room:
+                    taken += statements.claim(connection, lane, topic, room, now_ms, self._lease_ms, self._charged)
+            return taken
+
+        deliveries = self._driver.run(operation)
+        self._held.update(deliveries)
+        if self._closed:
+            self.release(deliveries)
+            return []
+        return deliveries
+
+    def _let_go(self, deliveries: Sequence[Delivery]) -> list[statements.Claim]:
+        held = self._held
+        claims = [delivery.handle for delivery in deliveries if delivery in held]
+        held.difference_update(deliveries)
+        return claims
+
+    def _watch(self, future: Future[Any], what: str, count: int) -> None:
+        """A failed ack or release is no loss: the rows come back when their lease runs out."""
+
+        def done(finished: Future[Any]) -> None:
+            error = finished.exception()
+            if error is not None:
+                _log.warning("sqlite: %s of %d tasks failed, they will run again: %s", what, count, error)
+
+        self._pending = future
+        future.add_done_callback(done)
+
+
+class SQLiteDeadLetters:
+    """Reads a lane by row id, claims nothing."""
+
+    def __init__(self, driver: SQLiteDriver, topic: str, group: str) -> None:
+        self._driver = driver
+        self._topic = topic
+        self._group = group
+
+    def read(self, limit: int, after: str | None = None) -> list[tuple[str, Delivery]]:
+        """The oldest rows behind the cursor, which is a row id."""
+
+        def query(connection: sqlite3.Connection) -> list[tuple[int, int, int, bytes, bytes]]:
+            return connection.execute(
+                """SELECT m.id, m.claim, m.stored, m.headers, m.body FROM nova_messages m
+                JOIN nova_lanes l ON l.id = m.lane WHERE l.topic = ? AND l.grp = ? AND m.id > ? ORDER BY m.id LIMIT ?""",
+                (self._topic, self._group, int(after or 0), limit),
+            ).fetchall()
+
+        return [
+            (
+                str(row),
+                Delivery(self._topic, body, statements.decode_headers(headers), statements.Claim(row, claim), stored),
+            )
+            for row, claim, stored, headers, body in self._driver.read(query)
+        ]
+
+    def remove(self, deliveries: Sequence[Delivery]) -> int:
+        """Delete the rows and wait for the commit."""
+        claims: list[statements.Claim] = [delivery.handle for delivery in deliveries]
+        return self._driver.run(lambda c: statements.delete(c, claims))
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

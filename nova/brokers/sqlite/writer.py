@@ -1,0 +1,146 @@
+"""The one thread of a process that writes to the file, with group commit.
+
+Callers hand over operations; the writer takes all that wait, runs them in one `BEGIN IMMEDIATE … COMMIT` and resolves their
+futures after the commit. What comes in during a commit's fsync shares the next one, so durability costs one fsync per
+group, not per operation. If a group fails, each of its operations is tried alone, so that none fails for another's sake.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from nova.brokers.sqlite.schema import NoRoom, translate
+from nova.errors import BrokerError, BrokerUnavailable
+
+__all__ = ["CommitUnclear", "Writer"]
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One operation, its future, and what the future resolves to if the operation fails (None: the error)."""
+
+    operation: Callable[[sqlite3.Connection], Any]
+    future: Future[Any]
+    on_error: Callable[[BrokerError], Any] | None
+
+    def fail(self, error: BrokerError) -> None:
+        if self.on_error is None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(self.on_error(error))
+
+
+MAX_GROUP = 256
+"""Operations in one transaction, so that nobody waits behind an endless one."""
+
+_log = logging.getLogger(__name__)
+
+
+class CommitUnclear(BrokerError):
+    """The commit itself failed: after a power cut the data may be there or not."""
+
+
+class Writer:
+    """Owns the write connection and its thread from `start` to `close`."""
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self._waiting: deque[_Entry] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="nova-sqlite-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    @property
+    def backlog(self) -> int:
+        """Operations that wait for a transaction."""
+        return len(self._waiting)
+
+    def submit(
+        self, operation: Callable[[sqlite3.Connection], T], on_error: Callable[[BrokerError], T] | None = None
+    ) -> Future[T]:
+        """Run `operation` in a transaction; the future resolves after its commit.
+
+        The future fails with `BrokerError` if nothing was changed, `CommitUnclear` if nobody can tell; with `on_error`
+        it resolves to what that makes of the error. An operation whose future is cancelled before its turn is left out.
+        """
+        entry = _Entry(operation, Future(), on_error)
+        with self._wake:
+            closed = self._closing
+            if not closed:
+                self._waiting.append(entry)
+                self._wake.notify()
+        if closed:
+            entry.fail(BrokerUnavailable(f"sqlite: {self._path} is closed"))
+        return entry.future
+
+    def close(self) -> None:
+        """Finish what was submitted, then close the connection."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._closing:
+                    self._wake.wait()
+                if not self._waiting:
+                    return
+                entries = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
+            group = [entry for entry in entries if entry.future.set_running_or_notify_cancel()]
+            if group and not self._commit(group, last_try=len(group) == 1):
+                for entry in group:
+                    self._commit([entry], last_try=True)
+
+    def _commit(self, group: list[_Entry], *, last_try: bool) -> bool:
+        """Run a group in one transaction; resolves its futures unless it failed and is not the last try."""
+        error: BrokerError
+        committing = False
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            results = [entry.operation(self._connection) for entry in group]
+            committing = True
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as exc:
+            error = translate(self._path, exc)
+            if committing and not isinstance(error, (BrokerUnavailable, NoRoom)):
+                error = CommitUnclear(f"{error} (in the commit itself)")
+            error.__cause__ = exc
+        except Exception as exc:  # noqa: BLE001 - an operation's own fault: it fails alone, the thread lives on
+            _log.exception("sqlite: an operation failed")
+            error = BrokerError(f"sqlite: {self._path}: {type(exc).__name__}: {exc}")
+            error.__cause__ = exc
+        else:
+            for entry, result in zip(group, results, strict=True):
+                entry.future.set_result(result)
+            return True
+        self._roll_back()
+        if last_try or isinstance(error, CommitUnclear):
+            for entry in group:
+                entry.fail(error)
+            return True
+        return False
+
+    def _roll_back(self) -> None:
+        if not self._connection.in_transaction:
+            return
+        try:
+            self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            _log.exception("sqlite: rolling back %s failed", self._path)

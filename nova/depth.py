@@ -1,0 +1,77 @@
+"""How much waits, as the broker counts it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nova.brokers.base import TopicDepth
+from nova.routing import CLASSES, Topics
+from nova.task import Priority
+
+__all__ = ["Depth", "QueueDepth", "depth_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """One class of one queue, for one group."""
+
+    queue: str
+    priority: Priority
+    waiting: int
+    delayed: int
+    running: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """All queues asked for.
+
+    Attributes:
+        queues: one entry per queue and class.
+        dead: dead letters of the group in all.
+        quarantined: suspects of the group, waiting or running.
+    """
+
+    queues: list[QueueDepth]
+    dead: int
+    quarantined: int
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that may run now."""
+        return sum(queue.waiting for queue in self.queues)
+
+    @property
+    def delayed(self) -> int:
+        """Tasks due later."""
+        return sum(queue.delayed for queue in self.queues)
+
+    @property
+    def running(self) -> int:
+        """Tasks lent to workers."""
+        return sum(queue.running for queue in self.queues)
+
+
+def topics_of(topics: Topics, queues: Sequence[str]) -> list[str]:
+    """Every topic whose counts make a `Depth`."""
+    ready = [topics.ready(queue, priority) for queue in queues for priority in CLASSES]
+    return [*ready, topics.dead, topics.quarantine]
+
+
+def depth_of(topics: Topics, queues: Sequence[str], counts: Mapping[str, TopicDepth]) -> Depth:
+    """The broker's counts by queue and class."""
+    dead = counts[topics.dead]
+    quarantine = counts[topics.quarantine]
+    entries = []
+    for queue in queues:
+        for priority in CLASSES:
+            topic = topics.ready(queue, priority)
+            count = counts[topic]
+            entries.append(
+                QueueDepth(
+                    queue, priority, count.waiting, count.delayed, count.running, dead.dead_by_target.get(topic, 0)
+                )
+            )
+    return Depth(entries, dead.waiting + dead.running, quarantine.waiting + quarantine.running)

@@ -1,0 +1,152 @@
+"""What travels: the names of the headers, what a codec carries in the body, and the envelope read from both.
+
+The body is the codec's; what delivery needs is in the headers, so a hop never re-encodes a body. Pure data and pure
+functions, safe in any thread. `docs/wire.md` describes each header.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nova.errors import DecodeError
+
+__all__ = ["Content", "Envelope", "Headers", "read_envelope"]
+
+Headers = dict[str, str]
+
+QUEUE = "queue"
+PRIORITY = "priority"
+TASK_TYPE = "task_type"
+VERSION = "nova-v"
+ID = "nova-id"
+KEY = "nova-key"
+ATTEMPT = "nova-attempt"
+RUN = "nova-run"
+CRASHES = "nova-crashes"
+DUE = "nova-due"
+CREATED = "nova-created"
+CODEC = "nova-codec"
+CONTENT_TYPE = "nova-content-type"
+GROUP = "nova-group"
+TARGET = "nova-target"
+LINEAGE = "nova-lineage"
+EXPIRES = "nova-expires"
+START_BY = "nova-start-by"
+MAX_RETRIES = "nova-max-retries"
+PROCESS_TIMEOUT = "nova-process-timeout"
+METADATA = "nova-metadata"
+REASON = "nova-reason"
+ERROR_TYPE = "nova-error-type"
+ERROR = "nova-error"
+DIED = "nova-died"
+WORKER = "nova-worker"
+
+WIRE_VERSION = "1"
+JSON_TYPE = "application/json"
+
+
+@dataclass(slots=True)
+class Content:
+    """What a codec puts into a body and takes out of it. Not frozen for speed; nobody changes one.
+
+    Attributes:
+        task_id: the task's id; "" where the body does not say.
+        type: picks the handler; "" where the body does not say.
+        payload: the payload's bytes.
+        topic: the topic it was sent to; "" where the body does not say.
+        priority: 1 to 3; 0 where the body does not say.
+    """
+
+    task_id: str
+    type: str
+    payload: bytes
+    topic: str
+    priority: int
+
+
+@dataclass(slots=True)
+class Envelope:
+    """A task with all that delivery says about it. Not frozen for speed; nobody changes one.
+
+    Attributes:
+        created_ms: when the id was minted; None for a producer that does not say.
+        due_ms: not before this instant; None = at once.
+        attempt: 1 + failed attempts; a replay resets it.
+        run: counts every copy over the task's whole life; never reset.
+        expires_ms: pointless after this instant.
+        start_by_ms: dead-lettered if not started by this instant.
+    """
+
+    task_id: str
+    type: str
+    payload: bytes
+    content_type: str
+    priority: int
+    attempt: int
+    run: int
+    created_ms: int | None
+    due_ms: int | None
+    expires_ms: int | None
+    start_by_ms: int | None
+    max_retries: int | None
+    process_timeout: float | None
+
+
+def read_envelope(headers: Mapping[str, str], content: Content) -> Envelope:
+    """Join headers and body; where both speak, the header rules (a body is never rewritten on a hop).
+
+    Raises:
+        DecodeError: neither names an id or a type, or a number is none.
+    """
+    get = headers.get
+    task_id = get(ID) or content.task_id
+    type_ = content.type or get(TASK_TYPE) or ""
+    if not task_id or not type_:
+        missing = "an id" if not task_id else "a type"
+        raise DecodeError(f"message without {missing}: neither its headers nor its body name one")
+    created, due, attempt, run = get(CREATED), get(DUE), get(ATTEMPT), get(RUN)
+    expires, start_by, max_retries, timeout = get(EXPIRES), get(START_BY), get(MAX_RETRIES), get(PROCESS_TIMEOUT)
+    try:
+        priority = content.priority or int(get(PRIORITY) or 2)
+        return Envelope(
+            task_id,
+            type_,
+            content.payload,
+            get(CONTENT_TYPE) or JSON_TYPE,
+            priority if 1 <= priority <= 3 else 2,
+            int(attempt) if attempt else 1,
+            int(run) if run else 1,
+            int(created) if created else None,
+            int(due) if due else None,
+            int(expires) if expires else None,
+            int(start_by) if start_by else None,
+            int(max_retries) if max_retries else None,
+            float(timeout) if timeout else None,
+        )
+    except ValueError as exc:
+        raise DecodeError(f"message {task_id}: a header that should be a number is none: {exc}") from exc
+
+
+def read_metadata(headers: Mapping[str, str]) -> dict[str, str]:
+    """The metadata a task was enqueued with.
+
+    Raises:
+        DecodeError: the header is not a JSON object of text.
+    """
+    text = headers.get(METADATA)
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError as exc:
+        raise DecodeError(f"header {METADATA}: expected a JSON object, got {text[:80]!r}") from exc
+    if not isinstance(found, dict):
+        raise DecodeError(f"header {METADATA}: expected a JSON object, got {text[:80]!r}")
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def write_metadata(metadata: Mapping[str, str]) -> str:
+    """Metadata as one ASCII header, so that any broker can carry any text."""
+    return json.dumps(dict(metadata), separators=(",", ":"))

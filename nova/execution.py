@@ -1,0 +1,217 @@
+"""Where handlers run: threads for `def`, one event loop for `async def`. Jobs come from `Lanes`.
+
+Both executors call `run(job, slot)`; the job never raises. A slot whose handler has overrun its time is *abandoned*: its
+outcome is ignored and its place is taken by another thread (a thread cannot be stopped from outside).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, Protocol, TypeVar
+
+from nova.lanes import Lanes
+
+__all__ = ["Executor", "LoopExecutor", "LoopThread", "Slot", "ThreadExecutor"]
+
+J = TypeVar("J")
+T = TypeVar("T")
+
+
+class Slot:
+    """One running job of a thread executor."""
+
+    __slots__ = ("abandoned", "current", "lock", "rank")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.abandoned = False
+        self.current: object = None
+        self.rank = 0
+
+
+class Executor(Protocol):
+    """Runs jobs until closed."""
+
+    def wake(self, jobs: int) -> None:
+        """New jobs, or room for waiting ones. Called with the lanes' lock held: never blocks."""
+        ...
+
+    def idle(self) -> None:
+        """An executor's look at the lanes found nothing. Called with the lanes' lock held."""
+        ...
+
+    def close(self, timeout: float) -> bool:
+        """Start no more jobs, wait for the running ones; False if some still run."""
+        ...
+
+
+class ThreadExecutor(Generic[J]):
+    """Up to `slots` threads, started when there is work for them.
+
+    `_idle`, `_threads` and `_closing` change only under the lanes' lock; an idle thread sleeps until it gets a token.
+
+    Args:
+        name: thread name prefix.
+        slots: the most threads (abandoned ones apart).
+        run: does a job; never raises.
+    """
+
+    def __init__(self, name: str, slots: int, run: Callable[[J, Slot], None]) -> None:
+        self._name = name
+        self._slots = slots
+        self._run = run
+        self._lanes: Lanes[J]
+        self._tokens = threading.Semaphore(0)
+        self._idle = 0
+        self._threads: dict[Slot, threading.Thread] = {}
+        self._started = 0
+        self._closing = False
+
+    def bind(self, lanes: Lanes[J]) -> None:
+        """Take jobs from these lanes from now on."""
+        self._lanes = lanes
+
+    def wake(self, jobs: int) -> None:
+        """Let idle threads look again, start missing ones. The lanes' lock is held."""
+        woken = min(jobs, self._idle)
+        self._idle -= woken
+        if woken:
+            self._tokens.release(woken)
+        for _ in range(min(jobs - woken, self._slots - len(self._threads))):
+            self._start_thread()
+
+    def idle(self) -> None:
+        """A thread found nothing to run. The lanes' lock is held."""
+        self._idle += 1
+
+    def abandon(self, slot: Slot) -> None:
+        """Give up on a slot's thread, whose `abandoned` is set: another one takes its place."""
+        with self._lanes.lock:
+            del self._threads[slot]
+        self._lanes.finish(slot.rank)
+
+    def close(self, timeout: float) -> bool:
+        """Wait for the threads to end, each after its job."""
+        with self._lanes.lock:
+            self._closing = True
+            self._tokens.release(self._slots)
+            threads = list(self._threads.values())
+        deadline = time.monotonic() + timeout
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _start_thread(self) -> None:
+        self._started += 1
+        slot = Slot()
+        thread = threading.Thread(target=self._work, args=(slot,), name=f"{self._name}-{self._started}", daemon=True)
+        self._threads[slot] = thread
+        thread.start()
+
+    def _work(self, slot: Slot) -> None:
+        take, run = self._lanes.take, self._run
+        finished: int | None = None
+        while True:
+            taken = take(finished)
+            if taken is not None:
+                finished = slot.rank = taken[0]
+                run(taken[1], slot)
+                if slot.abandoned:
+                    return
+                continue
+            if self._closing:
+                return
+            finished = None
+            self._tokens.acquire()
+
+
+class LoopThread:
+    """One event loop on its own thread, from `start` to `close`."""
+
+    def __init__(self, name: str) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there and wait for it here."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def close(self) -> None:
+        """Cancel what still runs and end the thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+        pending = asyncio.all_tasks(self.loop)
+        for task in pending:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+
+class LoopExecutor(Generic[J]):
+    """Runs `async` jobs as tasks of one event loop; `def` handlers among them go to threads.
+
+    Args:
+        name: thread name prefix.
+        slots: the most jobs at once.
+        spare: threads beyond `slots`, for those that overran their time.
+        run: does a job; never raises but CancelledError.
+    """
+
+    def __init__(self, name: str, slots: int, spare: int, run: Callable[[J], Awaitable[None]]) -> None:
+        self._thread = LoopThread(f"{name}-loop")
+        self.pool = ThreadPoolExecutor(slots + spare, thread_name_prefix=name)
+        self._run = run
+        self._lanes: Lanes[J]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._woken = False
+
+    def bind(self, lanes: Lanes[J]) -> None:
+        """Take jobs from these lanes from now on."""
+        self._lanes = lanes
+
+    def wake(self, jobs: int) -> None:
+        """Let the loop look at the lanes again."""
+        del jobs
+        if not self._woken:
+            self._woken = True
+            self._thread.loop.call_soon_threadsafe(self._start_jobs)
+
+    def idle(self) -> None:
+        """The loop found nothing to run; `wake` will call it."""
+
+    def close(self, timeout: float) -> bool:
+        """Wait for the running jobs, cancel those left after `timeout` seconds."""
+        finished = self._thread.run(self._drain(timeout))
+        self._thread.close()
+        self.pool.shutdown(wait=False)
+        return finished
+
+    def _start_jobs(self) -> None:
+        self._woken = False
+        while (taken := self._lanes.take()) is not None:
+            task = self._thread.loop.create_task(self._do(*taken))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _do(self, rank: int, job: J) -> None:
+        try:
+            await self._run(job)
+        finally:
+            self._lanes.finish(rank)
+
+    async def _drain(self, timeout: float) -> bool:
+        tasks = set(self._tasks)
+        if not tasks:
+            return True
+        _, pending = await asyncio.wait(tasks, timeout=None if timeout == float("inf") else timeout)
+        return not pending

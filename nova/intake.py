@@ -1,0 +1,278 @@
+"""The threads that receive: one per priority class, each with its own small stock, and one for the quarantine.
+
+An intake asks the broker only for what its worker can start soon. `TaskFeed` keeps about `STOCK_SECONDS` of work ready, by
+the rate at which its class was taken lately, so short tasks come in hundreds and long ones singly: a task should wait in
+the broker, where any worker can have it. `BatchFeed` holds what its aggregator needs.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from nova.admission import Admission
+from nova.aggregators import Aggregator
+from nova.brokers.base import Delivery, Subscription
+from nova.errors import BrokerError
+from nova.lanes import Lanes
+from nova.received import ReceivedTask
+
+__all__ = ["BatchFeed", "Feed", "Intake", "QuarantineFeed", "TaskFeed"]
+
+WAIT = 0.2
+"""The longest single wait of an intake, so that a stop is seen soon."""
+STOCK_SECONDS = 0.2
+MAX_STOCK = 1000
+STALE_AFTER = 1.0
+"""Seconds without a start after which surplus stock goes back to the broker."""
+BACKOFF_FIRST = 0.2
+BACKOFF_MOST = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Feed(Protocol):
+    """What an intake does with its tasks."""
+
+    def room(self, held: int) -> int:
+        """How many more deliveries are wanted now; `held` are unsettled."""
+        ...
+
+    def wait(self) -> float:
+        """The longest the next `receive` may take, in seconds."""
+        ...
+
+    def put(self, tasks: list[ReceivedTask]) -> None:
+        """Take tasks (also an empty list, when a wait has ended)."""
+        ...
+
+    def surplus(self) -> list[ReceivedTask]:
+        """Ready tasks that should go back to the broker."""
+        ...
+
+
+class Intake:
+    """One subscription and the thread that reads it. A `Source` for the settler.
+
+    Attributes:
+        held: the deliveries not settled yet.
+        last_receive: monotonic time of the last answer of the broker (health).
+    """
+
+    def __init__(self, name: str, subscription: Subscription, admission: Admission, feed: Feed) -> None:
+        self.held: set[Delivery] = set()
+        self.last_receive = time.monotonic()
+        self.room_made = threading.Event()
+        self._name = name
+        self._subscription = subscription
+        self._admission = admission
+        self._feed = feed
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Receive from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Receive no more; `join` waits for the thread."""
+        self._stopping.set()
+        self.room_made.set()
+
+    def join(self) -> None:
+        """Wait for the thread: at most one `receive`."""
+        self._thread.join()
+
+    def ack(self, deliveries: list[Delivery]) -> None:
+        """Acknowledge and forget."""
+        self._subscription.ack(deliveries)
+        self._forget(deliveries)
+
+    def release(self, deliveries: list[Delivery]) -> None:
+        """Give back uncounted and forget."""
+        self._subscription.release(deliveries)
+        self._forget(deliveries)
+
+    def extend(self) -> None:
+        """Keep what is held; what another worker has taken meanwhile is marked lost and dropped.
+
+        Raises:
+            BrokerError: nothing was extended.
+        """
+        lost = self._subscription.extend(list(self.held))
+        for delivery in lost:
+            delivery.lost = True
+            _log.warning("the lease of task %s was lost, its outcome here is ignored", delivery.headers.get("nova-id"))
+        self._forget(lost)
+
+    def close(self) -> None:
+        """Close the subscription; what is still held goes back."""
+        self._subscription.close()
+
+    def step(self, wait: float) -> int:
+        """Receive once and pass on; returns how many came."""
+        room = self._feed.room(len(self.held))
+        if room <= 0:
+            return 0
+        deliveries = self._subscription.receive(room, wait)
+        self.last_receive = time.monotonic()
+        self.held.update(deliveries)
+        self._feed.put(self._admission.admit(deliveries, self) if deliveries else [])
+        return len(deliveries)
+
+    def _run(self) -> None:
+        backoff = BACKOFF_FIRST
+        while not self._stopping.is_set():
+            self.room_made.clear()
+            try:
+                if self._feed.room(len(self.held)) > 0:
+                    self.step(self._feed.wait())
+                else:
+                    self.room_made.wait(self._feed.wait())
+                    self._feed.put([])
+                self._give_back(self._feed.surplus())
+                backoff = BACKOFF_FIRST
+            except BrokerError as exc:
+                _log.warning("%s cannot receive, trying again in %.1f s: %s", self._name, backoff, exc)
+                self._stopping.wait(backoff)
+                backoff = min(2 * backoff, BACKOFF_MOST)
+            except Exception:  # noqa: BLE001 - a thread's top: it must not die of a bug in a driver or a key function
+                _log.exception("%s failed, going on in %.1f s", self._name, backoff)
+                self._stopping.wait(backoff)
+                backoff = min(2 * backoff, BACKOFF_MOST)
+
+    def _give_back(self, tasks: list[ReceivedTask]) -> None:
+        if tasks:
+            self.release([task._delivery for task in tasks])
+
+    def _forget(self, deliveries: list[Delivery]) -> None:
+        self.held.difference_update(deliveries)
+        if not self.room_made.is_set():
+            self.room_made.set()
+
+
+class TaskFeed:
+    """Keeps a class's lane stocked with single tasks.
+
+    Args:
+        floor: the least stock, for tasks of any length.
+        prefetch: the most deliveries unsettled.
+    """
+
+    def __init__(self, lanes: Lanes[ReceivedTask], rank: int, floor: int, prefetch: int) -> None:
+        self._lanes = lanes
+        self._rank = rank
+        self._floor = floor
+        self._stock = floor
+        self._prefetch = prefetch
+        self._taken = 0
+        self._since = time.monotonic()
+
+    def room(self, held: int) -> int:
+        """Nothing while the lane holds more than half its stock, so that tasks come in chunks."""
+        ready = self._lanes.length(self._rank)
+        if ready > self._stock // 2:
+            return 0
+        return min(self._stock + self._lanes.idle_slots(self._rank) - ready, self._prefetch - held)
+
+    def wait(self) -> float:
+        """A stop must be seen soon."""
+        return WAIT
+
+    def put(self, tasks: list[ReceivedTask]) -> None:
+        """Make them ready and learn the rate."""
+        if not tasks:
+            return
+        now, taken = time.monotonic(), self._lanes.taken[self._rank]
+        rate = (taken - self._taken) / max(now - self._since, 1e-6)
+        self._stock = max(self._floor, min(MAX_STOCK, math.ceil(rate * STOCK_SECONDS)))
+        self._taken, self._since = taken, now
+        self._lanes.low[self._rank] = self._stock // 2
+        if not self._lanes.offer(self._rank, tasks):
+            tasks[0]._source.release([task._delivery for task in tasks])
+
+    def surplus(self) -> list[ReceivedTask]:
+        """What lies ready beyond the floor while nothing was started for a while."""
+        if self._lanes.taken[self._rank] != self._taken:
+            return []
+        if time.monotonic() - self._since < STALE_AFTER or self._lanes.length(self._rank) <= self._floor:
+            return []
+        self._stock = self._floor
+        return self._lanes.take_back(self._rank, self._floor)
+
+
+class BatchFeed:
+    """Collects the tasks of a class into batches.
+
+    Args:
+        prefetch: the most deliveries unsettled: `max_count * (inflight + 1)`.
+    """
+
+    def __init__(self, lanes: Lanes[list[ReceivedTask]], rank: int, aggregator: Aggregator, prefetch: int) -> None:
+        self._lanes = lanes
+        self._rank = rank
+        self._aggregator = aggregator
+        self._open = aggregator.start()
+        self._prefetch = prefetch
+
+    def room(self, held: int) -> int:
+        """Whatever is left of the prefetch."""
+        return self._prefetch - held
+
+    def wait(self) -> float:
+        """Until the next window ends."""
+        deadline = self._open.deadline()
+        return WAIT if deadline is None else min(WAIT, max(0.0, deadline - time.monotonic()))
+
+    def put(self, tasks: list[ReceivedTask]) -> None:
+        """Add them and pass on what is complete."""
+        now = time.monotonic()
+        batches: list[list[ReceivedTask]] = []
+        for task in tasks:
+            batches += self._open.add(task, len(task.payload), self._aggregator.key_of(task), now)
+        self._offer(batches + self._open.due(now))
+
+    def surplus(self) -> list[ReceivedTask]:
+        """A batch handler is given time."""
+        return []
+
+    def flush(self) -> None:
+        """Pass on the open batches, for a stop."""
+        self._offer(self._open.take())
+
+    def _offer(self, batches: list[list[ReceivedTask]]) -> None:
+        if batches and not self._lanes.offer(self._rank, batches):
+            for batch in batches:
+                batch[0]._source.release([task._delivery for task in batch])
+
+
+class QuarantineFeed:
+    """One task at a time, whatever its class.
+
+    Args:
+        offer: makes the task ready.
+    """
+
+    def __init__(self, offer: Callable[[ReceivedTask], None]) -> None:
+        self._offer = offer
+
+    def room(self, held: int) -> int:
+        """One in flight."""
+        return 1 - held
+
+    def wait(self) -> float:
+        """A stop must be seen soon."""
+        return WAIT
+
+    def put(self, tasks: list[ReceivedTask]) -> None:
+        """Make it ready."""
+        for task in tasks:
+            self._offer(task)
+
+    def surplus(self) -> list[ReceivedTask]:
+        """Nothing."""
+        return []

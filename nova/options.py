@@ -1,0 +1,272 @@
+"""The `with_…` options of a `TaskQueue`: each checks its values when called and names what it sets.
+
+`config` reads the same functions' signatures, so a configuration file knows exactly these options and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from nova.brokers.base import Driver, DriverConfig
+from nova.brokers.memory.config import MemoryConfig
+from nova.brokers.sqlite.config import SQLiteConfig
+from nova.clock import seconds
+from nova.codecs import Codec, check_codec, find_codec
+from nova.errors import ConfigError
+from nova.middleware import Chain, Middleware
+from nova.retry import ExponentialBackoff, RetryPolicy
+from nova.routing import DEFAULT_QUEUE, Topics, check_name, check_queue
+
+__all__ = [
+    "Option",
+    "QueueSettings",
+    "settle",
+    "with_codec",
+    "with_delay_slots",
+    "with_driver",
+    "with_group_id",
+    "with_memory",
+    "with_message_format",
+    "with_middleware",
+    "with_priority_weights",
+    "with_queues",
+    "with_retry",
+    "with_sqlite",
+    "with_topic_prefix",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One checked option of a queue; make it with a `with_…` function.
+
+    Attributes:
+        setting: the field of `QueueSettings` it sets; two options of one setting are a mistake.
+        source: the function that made it, for messages.
+    """
+
+    setting: str
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class DelaySlots:
+    """How brokers without exact delays cut time: `count` slots of `duration` seconds."""
+
+    count: int
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Shares of the priority classes, and the user's own reserve for high."""
+
+    shares: tuple[int, int, int] = (6, 3, 1)
+    reserve: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """Everything a `TaskQueue` was built with."""
+
+    driver: DriverConfig | Driver = field(default_factory=SQLiteConfig)
+    group_id: str = "TASK_QUEUE_GROUP"
+    topic_prefix: str = "TASK_QUEUE"
+    codec: Codec = field(default_factory=lambda: find_codec("json"))
+    delay_slots: DelaySlots | None = None
+    retry: RetryPolicy = field(default_factory=ExponentialBackoff)
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    middleware: Chain = field(default_factory=lambda: Chain(()))
+    weights: Weights = field(default_factory=Weights)
+
+    @property
+    def topics(self) -> Topics:
+        """The topic names under the prefix."""
+        return Topics(self.topic_prefix)
+
+
+def settle(options: Sequence[Option]) -> QueueSettings:
+    """One settings object from options.
+
+    Raises:
+        ConfigError: no option, or two that set the same.
+    """
+    chosen: dict[str, Option] = {}
+    for option in options:
+        if not isinstance(option, Option):
+            raise ConfigError(f"TaskQueue: expected options such as with_sqlite(…), got {option!r}")
+        other = chosen.get(option.setting)
+        if other is not None:
+            what = "two drivers" if option.setting == "driver" else f"the {option.setting.replace('_', ' ')} twice"
+            raise ConfigError(f"TaskQueue: {what} given, by {other.source}() and {option.source}(); keep one")
+        chosen[option.setting] = option
+    return QueueSettings(**{setting: option.value for setting, option in chosen.items()})
+
+
+def with_memory(*, name: str | None = None, max_messages: int = 1_000_000, max_body_bytes: int = 64 << 20) -> Option:
+    """Keep tasks in this process's memory: for tests, nothing survives the process.
+
+    Args:
+        name: queues of one process with the same name share a broker; None = a broker of its own.
+        max_messages: messages held at most; beyond it enqueue fails with `QueueFull`.
+        max_body_bytes: the largest message body.
+    """
+    config = MemoryConfig(name=name, max_messages=max_messages, max_body_bytes=max_body_bytes)
+    return Option("driver", config, "with_memory")
+
+
+def with_sqlite(
+    path: str | Path = "nova.db",
+    *,
+    lease: float | timedelta = 30.0,
+    busy_timeout: float | timedelta = 5.0,
+    max_bytes: int | None = None,
+    max_body_bytes: int = 64 << 20,
+) -> Option:
+    """Keep tasks in one SQLite file; the default driver, at `./nova.db`.
+
+    Args:
+        path: the file, on a local disk; made at first use.
+        lease: seconds after which the tasks of a dead process go to another.
+        busy_timeout: seconds to wait for another process's write.
+        max_bytes: the file's largest size; beyond it enqueue fails with `QueueFull`. None = the disk's.
+        max_body_bytes: the largest message body.
+    """
+    config = SQLiteConfig(
+        path=str(path) if isinstance(path, Path) else path,
+        lease=seconds("with_sqlite(lease)", lease, strict=True),
+        busy_timeout=seconds("with_sqlite(busy_timeout)", busy_timeout),
+        max_bytes=max_bytes,
+        max_body_bytes=max_body_bytes,
+    )
+    return Option("driver", config, "with_sqlite")
+
+
+def with_driver(driver: Driver) -> Option:
+    """Use a driver of your own; see docs/writing-a-driver.md.
+
+    Args:
+        driver: an object that follows `nova.brokers.base.Driver`, not opened yet.
+    """
+    if not isinstance(driver, Driver):
+        raise ConfigError(
+            f"with_driver: expected an object with the methods of nova.brokers.base.Driver, got {driver!r}"
+        )
+    return Option("driver", driver, "with_driver")
+
+
+def with_group_id(group_id: str) -> Option:
+    """Workers of one group share the tasks; each group gets every task. 1 to 50 of `A-Za-z0-9_-`."""
+    return Option("group_id", check_name("with_group_id", group_id), "with_group_id")
+
+
+def with_topic_prefix(prefix: str) -> Option:
+    """What all topic names begin with. 1 to 50 of `A-Za-z0-9_-`."""
+    return Option("topic_prefix", check_name("with_topic_prefix", prefix), "with_topic_prefix")
+
+
+def with_message_format(name: str) -> Option:
+    """The form of message bodies: `json`, `orjson` (alias `sonic`), `blob` or `protobuf`."""
+    return Option("codec", find_codec(name), "with_message_format")
+
+
+def with_codec(codec: Codec) -> Option:
+    """A form of your own; every worker that should read it needs the same option."""
+    return Option("codec", check_codec(codec), "with_codec")
+
+
+def with_delay_slots(count: int, duration: float | timedelta) -> Option:
+    """How brokers without exact delays cut time; memory and SQLite index due times and need no slots.
+
+    Args:
+        count: 1 to 64 slots.
+        duration: length of one slot, 1 second to 30 days.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 64:
+        raise ConfigError(
+            f"delay_slots: expected an integer from 1 to 64, got {count!r}; leave with_delay_slots() out for the default"
+        )
+    length = seconds("delay_slots: duration", duration, minimum=1.0)
+    if length > 30 * 86400:
+        raise ConfigError(f"delay_slots: expected a duration of at most 30 days, got {length:g} s")
+    return Option("delay_slots", DelaySlots(count, length), "with_delay_slots")
+
+
+def with_retry(
+    policy: RetryPolicy | None = None,
+    *,
+    max_retries: int = 3,
+    base: float | timedelta = 1.0,
+    cap: float | timedelta = 60.0,
+    jitter: float = 0.1,
+) -> Option:
+    """When a failed task runs again: after `min(cap, base * 2 ** (attempt - 1))` seconds, spread by `jitter`.
+
+    Args:
+        policy: a policy of your own, instead of the other arguments.
+        max_retries: runs after the first.
+        base: seconds after the first failure.
+        cap: the longest wait, before jitter.
+        jitter: 0 to 1.
+    """
+    if policy is not None:
+        if not callable(getattr(policy, "delay", None)) or not isinstance(getattr(policy, "max_retries", None), int):
+            raise ConfigError(
+                f"with_retry: expected an object with max_retries and delay(attempt, random), got {policy!r}"
+            )
+        return Option("retry", policy, "with_retry")
+    if not isinstance(max_retries, int) or isinstance(max_retries, bool) or not 0 <= max_retries <= 1_000_000:
+        raise ConfigError(f"with_retry(max_retries): expected an integer from 0 to 1000000, got {max_retries!r}")
+    if not isinstance(jitter, (int, float)) or isinstance(jitter, bool) or not 0 <= jitter <= 1:
+        raise ConfigError(f"with_retry(jitter): expected a number from 0 to 1, got {jitter!r}")
+    backoff = ExponentialBackoff(
+        max_retries, seconds("with_retry(base)", base), seconds("with_retry(cap)", cap), float(jitter)
+    )
+    return Option("retry", backoff, "with_retry")
+
+
+def with_queues(*names: str) -> Option:
+    """The queues workers read when `start` names none; default only `default`."""
+    if not names:
+        raise ConfigError("with_queues: expected at least one queue name")
+    return Option("queues", check_queues(names), "with_queues")
+
+
+def with_middleware(*middlewares: Middleware) -> Option:
+    """Hooks around every task, in this order."""
+    return Option("middleware", Chain(middlewares), "with_middleware")
+
+
+def with_priority_weights(high: int = 6, normal: int = 3, low: int = 1, *, reserve: int | None = None) -> Option:
+    """How the classes share the slots when all have work.
+
+    Args:
+        high, normal, low: shares, 1 to 1000 each.
+        reserve: slots on top of the concurrency that only high may take; None = 2 from concurrency 4 on, else 0. Below 4
+            the default is strict: high then waits for one running task.
+    """
+    for name, share in (("high", high), ("normal", normal), ("low", low)):
+        if not isinstance(share, int) or isinstance(share, bool) or not 1 <= share <= 1000:
+            raise ConfigError(f"with_priority_weights({name}): expected an integer from 1 to 1000, got {share!r}")
+    if reserve is not None and (not isinstance(reserve, int) or isinstance(reserve, bool) or not 0 <= reserve <= 1000):
+        raise ConfigError(f"with_priority_weights(reserve): expected an integer from 0 to 1000, got {reserve!r}")
+    return Option("weights", Weights((high, normal, low), reserve), "with_priority_weights")
+
+
+def check_queues(names: Sequence[str]) -> tuple[str, ...]:
+    """Legal queue names, each once.
+
+    Raises:
+        ConfigError: an illegal name, or one given twice.
+    """
+    if isinstance(names, str):
+        raise ConfigError(f"queues: expected a list of names, got the text {names!r}; write [{names!r}]")
+    checked = tuple(check_queue(name) for name in names)
+    if not checked or len(set(checked)) != len(checked):
+        raise ConfigError(f"queues: expected one or more different names, got {list(names)!r}")
+    return checked

@@ -1,0 +1,120 @@
+"""From how a run ended to what is done with the delivery, with its log line and its hooks. Called from worker threads."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nova import copies
+from nova.brokers.base import Delivery
+from nova.clock import Clock
+from nova.errors import DecodeError
+from nova.middleware import Chain, Outcome
+from nova.received import ReceivedTask
+from nova.retry import Again, RetryPolicy, decide
+from nova.settlement import Move, Settler, Source
+
+__all__ = ["OnError", "Outcomes"]
+
+OnError = Callable[[ReceivedTask, BaseException], object]
+
+_log = logging.getLogger("nova.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Settles runs by the rules of one worker.
+
+    Attributes:
+        on_error: the user's hook for every failed attempt.
+    """
+
+    settler: Settler
+    policy: RetryPolicy
+    chain: Chain
+    clock: Clock
+    group: str
+    dead_topic: str
+    quarantine_topic: str
+    worker: str
+    on_error: OnError | None = None
+
+    def completed(self, task: ReceivedTask) -> None:
+        """The handler returned."""
+        self.settler.ack(task._source, task._delivery)
+        if self.chain:
+            self.chain.after_handle(task, Outcome("completed"))
+
+    def failed(self, task: ReceivedTask, error: BaseException) -> None:
+        """The handler raised: the next attempt, or the dead letters."""
+        self._tell(task, error)
+        fate = decide(self.policy, task._envelope.max_retries, task.attempt, error, random.random())
+        if isinstance(fate, Again):
+            _log.warning(
+                "task %s (%s) failed attempt %d, again in %.3g s: %r",
+                task.id, task.type, task.attempt, fate.delay, error,
+                extra={"task_id": task.id, "task_type": task.type, "attempt": task.attempt},
+            )  # fmt: skip
+            self.again(task, fate.delay, attempt=task.attempt + 1)
+            outcome = Outcome("retrying", error, fate.delay)
+        else:
+            self.bury(task._source, task._delivery, fate.reason, error, task.id)
+            outcome = Outcome("buried", error, reason=fate.reason)
+        if self.chain:
+            self.chain.after_handle(task, outcome)
+
+    def again(self, task: ReceivedTask, delay: float, *, attempt: int) -> None:
+        """A copy `delay` seconds from now, as the given attempt."""
+        due_ms = self.clock.now_ms() + int(delay * 1000) if delay > 0 else None
+        message = copies.next_attempt(task._delivery, self.group, attempt=attempt, run=task.run + 1, due_ms=due_ms)
+        self.settler.move(Move(task._source, task._delivery, message))
+
+    def bury(self, source: Source, delivery: Delivery, reason: str, error: BaseException | None, task_id: str) -> None:
+        """Into the dead letters, with bytes and reason."""
+        _log.error(
+            "task %s buried (%s): %r", task_id, reason, error, extra={"task_id": task_id, "reason": reason}
+        )  # fmt: skip
+        message = copies.bury(
+            delivery, self.dead_topic, self.group,
+            reason=reason, error=error, now_ms=self.clock.now_ms(), worker=self.worker,
+        )  # fmt: skip
+        self.settler.move(Move(source, delivery, message))
+
+    def bury_undecodable(self, source: Source, delivery: Delivery, error: DecodeError) -> None:
+        """Bytes nobody can read: buried as they are."""
+        self.bury(source, delivery, "undecodable", error, delivery.headers.get("nova-id", "without id"))
+
+    def bury_unstarted(self, task: ReceivedTask, reason: str) -> None:
+        """Into the dead letters without a run."""
+        self.bury(task._source, task._delivery, reason, None, task.id)
+        if self.chain:
+            self.chain.after_handle(task, Outcome("buried", reason=reason))
+
+    def skip(self, task: ReceivedTask, reason: str) -> None:
+        """Done without a run, because it has become pointless."""
+        _log.warning("task %s skipped: %s", task.id, reason, extra={"task_id": task.id, "reason": reason})
+        self.settler.ack(task._source, task._delivery)
+        if self.chain:
+            self.chain.after_handle(task, Outcome("skipped", reason=reason))
+
+    def suspect(self, source: Source, delivery: Delivery) -> None:
+        """To the quarantine, where it runs alone."""
+        _log.warning("task %s may have killed its worker, to the quarantine", delivery.headers.get("nova-id"))
+        self.settler.move(Move(source, delivery, copies.quarantine(delivery, self.quarantine_topic, self.group)))
+
+    def not_due(self, source: Source, task: ReceivedTask) -> None:
+        """Early by this worker's clock: back with its due time, uncounted."""
+        message = copies.next_attempt(
+            task._delivery, self.group, attempt=task.attempt, run=task.run, due_ms=task._envelope.due_ms
+        )
+        self.settler.move(Move(source, task._delivery, message))
+
+    def _tell(self, task: ReceivedTask, error: BaseException) -> None:
+        if self.on_error is None:
+            return
+        try:
+            self.on_error(task, error)
+        except Exception:  # noqa: BLE001 - user code
+            _log.exception("on_error failed for task %s", task.id, extra={"task_id": task.id})

@@ -1,0 +1,95 @@
+"""Which topic a task waits on: names checked, composed and read back. Pure.
+
+Forms (DESIGN section 5): `{prefix}_PRIORITY_HIGH|NORMAL|LOW` for the default queue; `{prefix}-{queue}` with
+`…_PRIORITY_HIGH` and `…_PRIORITY_LOW` beside it for any other; `{prefix}_DEAD` and `{prefix}_QUARANTINE` are Nova's own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from nova.errors import ConfigError
+from nova.task import Priority
+
+__all__ = ["DEFAULT_QUEUE", "Topics", "check_name", "check_queue"]
+
+DEFAULT_QUEUE = "default"
+CLASSES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
+"""The priority classes in the order the worker prefers them."""
+
+
+def check_name(what: str, name: object) -> str:
+    """A prefix, queue or group name that every broker can carry.
+
+    Raises:
+        ConfigError: not 1 to 50 of `A-Za-z0-9_-`.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"{what}: expected 1 to 50 letters, digits, '_' or '-' (no dots), got {name!r}")
+    return name
+
+
+def check_queue(name: object) -> str:
+    """A legal queue name, `default` included.
+
+    Raises:
+        ConfigError: illegal, or reserved for Nova's own topics.
+    """
+    queue = check_name("queue", name)
+    if queue == "tasks" or any(mark in queue for mark in _RESERVED):
+        raise ConfigError(
+            f"queue: {queue!r} is reserved ('tasks' and names with _PRIORITY_, _DELAY_ or _DEAD are Nova's own topics); "
+            "choose another name"
+        )
+    return queue
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topic names of one prefix."""
+
+    prefix: str
+    _ready: dict[tuple[str, int], str] = field(default_factory=dict, repr=False, compare=False)
+
+    def ready(self, queue: str, priority: int) -> str:
+        """Where a task of this queue and class waits."""
+        topic = self._ready.get((queue, priority))
+        if topic is None:
+            topic = self._ready[queue, priority] = self._compose(queue, Priority(priority))
+        return topic
+
+    def read(self, topic: str) -> tuple[str, Priority]:
+        """The queue and class of a ready topic.
+
+        Raises:
+            ConfigError: the topic is not one of this prefix.
+        """
+        stem, _, rank = topic.rpartition("_PRIORITY_")
+        priority = Priority[rank] if stem and rank in Priority.__members__ else Priority.NORMAL
+        stem = stem or topic
+        if stem == self.prefix and topic != self.prefix:
+            return DEFAULT_QUEUE, priority
+        if stem.startswith(f"{self.prefix}-"):
+            return stem[len(self.prefix) + 1 :], priority
+        raise ConfigError(f"topic: {topic!r} does not belong to the prefix {self.prefix!r}")
+
+    @property
+    def dead(self) -> str:
+        """Where buried tasks wait for a person."""
+        return f"{self.prefix}_DEAD"
+
+    @property
+    def quarantine(self) -> str:
+        """Where tasks suspected of killing their process are run one at a time."""
+        return f"{self.prefix}_QUARANTINE"
+
+    def _compose(self, queue: str, priority: Priority) -> str:
+        if queue == DEFAULT_QUEUE:
+            return f"{self.prefix}_PRIORITY_{priority.name}"
+        stem = f"{self.prefix}-{queue}"
+        return stem if priority is Priority.NORMAL else f"{stem}_PRIORITY_{priority.name}"
+
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
+_RESERVED = ("_PRIORITY_", "_DELAY_", "_DEAD")

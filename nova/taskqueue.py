@@ -1,0 +1,548 @@
+"""The facade: one object to enqueue, handle, look and replay. Its verbs may be called from any thread or event loop.
+
+Building one validates options and touches nothing. The driver opens at first use, at `connect`, `with queue:` or the first
+worker's start. After a fork a child opens its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from nova import config, producer
+from nova.aggregators import Aggregator
+from nova.brokers.base import Confirmation, Driver, Message
+from nova.brokers.loading import build_driver
+from nova.clock import SystemClock, seconds
+from nova.dead import Dead
+from nova.depth import Depth, depth_of, topics_of
+from nova.enqueue_options import EnqueueOption, resolve
+from nova.errors import ConfigError, PublishError, QueueClosed
+from nova.handlers import BatchHandler, ByType, Handler, Handlers, OneHandler, check_handler
+from nova.options import Option, QueueSettings, check_queues, settle
+from nova.outcomes import OnError
+from nova.producer import Producer
+from nova.registry import DecoratedTask, Registry, decorate
+from nova.task import Enqueued, EnqueueReport, Task
+from nova.worker import BatchWork, TaskWork, Worker, WorkerConfig, drain
+
+__all__ = ["TaskQueue"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+EXIT_TEMPORARY = 75
+"""The exit code that asks a supervisor to start the worker again. Source: sysexits.h, EX_TEMPFAIL."""
+
+_log = logging.getLogger(__name__)
+_inherited: list[Driver] = []
+"""Drivers a fork brought along: kept, never closed here, because closing would harm the parent's files and locks."""
+
+
+class TaskQueue:
+    """A task queue on one broker.
+
+    Args:
+        options: `with_…` options, each at most once; without a driver option SQLite at `./nova.db`.
+
+    Raises:
+        ConfigError: an option is wrong, given twice, or two drivers are given. Nothing was opened.
+    """
+
+    def __init__(self, *options: Option) -> None:
+        self._settings: QueueSettings = settle(options)
+        self._topics = self._settings.topics
+        self._clock = SystemClock()
+        self._registry = Registry()
+        self._lock = threading.RLock()
+        self._driver: Driver | None = None
+        self._pid = os.getpid()
+        self._producer: Producer | None = None
+        self._ensured: set[str] = set()
+        self._workers: list[Worker] = []
+        self._claimed: dict[str, str] = {}
+        self._stopped = False
+        self._over = threading.Event()
+        self._exit_code = 0
+        self.dead = Dead(self._open, self._topics, self._settings.group_id)
+
+    @classmethod
+    def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
+        """A queue from a TOML file or a mapping of the same form; see docs/configuration.md.
+
+        Raises:
+            ConfigError: unreadable, an unknown key (the nearest name is suggested), or an illegal value.
+        """
+        return cls(*config.from_config(source))
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """A queue from a URL such as `sqlite:///nova.db?group_id=billing` or `memory://`.
+
+        Raises:
+            ConfigError: unknown scheme or parameter, or an illegal value.
+        """
+        return cls(*config.from_url(url))
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """A queue from `NOVA_CONFIG` (a TOML file) or `NOVA_URL`.
+
+        Raises:
+            ConfigError: neither or both are set, or what they name is wrong.
+        """
+        return cls(*config.from_environment(os.environ))
+
+    def connect(self, timeout: float | timedelta = 10.0) -> Self:
+        """Open the driver now instead of at first use; returns the queue.
+
+        Raises:
+            BrokerUnavailable: not reachable within `timeout` seconds.
+            ConfigError: the driver's package is missing.
+            QueueClosed: the queue was stopped.
+        """
+        self._open(seconds("connect(timeout)", timeout))
+        return self
+
+    def enqueue(self, task: Task, *options: EnqueueOption, **keywords: Any) -> Enqueued:
+        """Enqueue one task; returns when the broker has stored it.
+
+        Args:
+            task: what to run.
+            options: `priority(…)`, `process_in(…)` and so on; each may be a keyword instead.
+
+        Raises:
+            ConfigError: an option is wrong or given twice; nothing was sent.
+            EncodeError: the payload cannot be encoded or is too large; nothing was sent.
+            PublishError: not confirmed; `may_be_stored` tells whether the broker may hold it.
+            BrokerUnavailable: the driver could not be opened; nothing was sent.
+            QueueClosed: the queue was stopped.
+        """
+        messages, accepted = self._prepare_one(task, options, keywords)
+        outcome = _wait(self._publish(messages), len(messages))
+        return self._accept_one(accepted[0], outcome[0])
+
+    async def aenqueue(self, task: Task, *options: EnqueueOption, **keywords: Any) -> Enqueued:
+        """`enqueue` for asyncio: the loop is free while the broker works."""
+        messages, accepted = await self._opened(lambda: self._prepare_one(task, options, keywords))
+        outcome = await _await(self._publish(messages), len(messages))
+        return self._accept_one(accepted[0], outcome[0])
+
+    def enqueue_batch(self, tasks: Iterable[Task], *options: EnqueueOption, **keywords: Any) -> EnqueueReport:
+        """Enqueue many tasks with one wait; every task is checked before the first is sent.
+
+        Args:
+            tasks: what to run; their own id, key and metadata rule over the options.
+            options: defaults for all of them, as for `enqueue`.
+
+        Returns:
+            Which tasks were accepted, which surely were not, and which nobody can tell.
+
+        Raises:
+            ConfigError: an option or a task is wrong; nothing was sent.
+            EncodeError: a payload cannot be encoded or is too large; nothing was sent.
+            BrokerUnavailable: the driver could not be opened; nothing was sent.
+            QueueClosed: the queue was stopped.
+        """
+        messages, accepted = self._prepare_many(tasks, options, keywords)
+        return self._report(accepted, _wait(self._publish(messages), len(messages)))
+
+    async def aenqueue_batch(self, tasks: Iterable[Task], *options: EnqueueOption, **keywords: Any) -> EnqueueReport:
+        """`enqueue_batch` for asyncio."""
+        messages, accepted = await self._opened(lambda: self._prepare_many(tasks, options, keywords))
+        return self._report(accepted, await _await(self._publish(messages), len(messages)))
+
+    @overload
+    def task(self, type: Callable[P, R], /) -> DecoratedTask[P, R]: ...
+    @overload
+    def task(self, type: str | None = None, /, **options: Any) -> Callable[[Callable[P, R]], DecoratedTask[P, R]]: ...
+    def task(self, type: Any = None, /, **options: Any) -> Any:
+        """Make a function a task type: `@queue.task("invoice.send", max_retries=5)`.
+
+        Args:
+            type: the task type; default the function's module and name.
+            options: enqueue options for every call of it.
+
+        Raises:
+            ConfigError: an illegal or taken type, an unknown option, or a signature no payload can have.
+        """
+        if callable(type):
+            return decorate(self, self._registry, type, None, {})
+        return lambda function: decorate(self, self._registry, function, type, options)
+
+    def start(
+        self,
+        handler: Handler | None = None,
+        *,
+        concurrency: int = 16,
+        queues: Sequence[str] | None = None,
+        on_error: OnError | None = None,
+    ) -> None:
+        """Run handlers in the background until `stop`.
+
+        Args:
+            handler: a function of one `ReceivedTask`, `def` (threads) or `async def` (one event loop); None = the decorated
+                tasks.
+            concurrency: handlers of one priority class at once.
+            queues: logical names; default those of `with_queues`.
+            on_error: called with the task and the exception after each failed attempt.
+
+        Raises:
+            ConfigError: a handler of the wrong form, an illegal number or name, or a queue that `start_batch` reads already.
+            BrokerUnavailable: the driver could not be opened.
+            QueueClosed: the queue was stopped.
+        """
+        handlers = self._handlers(handler)
+        worker_config = self._worker_config(concurrency, queues, on_error)
+        self._start_worker(worker_config, TaskWork(handlers), "start")
+
+    def start_batch(
+        self,
+        handler: BatchHandler,
+        aggregator: Aggregator,
+        *,
+        concurrency: int = 2,
+        queues: Sequence[str] | None = None,
+        on_error: OnError | None = None,
+        bisect: bool = True,
+    ) -> None:
+        """Run a handler on batches in the background until `stop`. A task's `process_timeout` does not apply to batches.
+
+        Args:
+            handler: a function of one `Batch`; returns None (all done) or `BatchResult(failed=…)`.
+            aggregator: when a batch is complete.
+            concurrency: batches of one priority class at once.
+            queues: logical names; default those of `with_queues`.
+            on_error: called with the task and the exception after each failed attempt.
+            bisect: after an exception look for the tasks at fault; False = every task of the batch used an attempt.
+
+        Raises:
+            ConfigError: as for `start`, or more unsettled tasks than the driver can hold.
+            BrokerUnavailable: the driver could not be opened.
+            QueueClosed: the queue was stopped.
+        """
+        check_handler(handler, "batch handler")
+        if not isinstance(aggregator, Aggregator):
+            raise ConfigError(f"start_batch: expected an aggregator such as TimeCountAggregator(…), got {aggregator!r}")
+        worker_config = self._worker_config(concurrency, queues, on_error)
+        self._start_worker(worker_config, BatchWork(handler, aggregator, bisect), "start_batch")
+
+    def run(
+        self,
+        handler: Any = None,
+        aggregator: Aggregator | None = None,
+        *,
+        timeout: float | timedelta = 30.0,
+        **worker_options: Any,
+    ) -> None:
+        """Start (unless workers run already and no handler is given), wait for SIGINT or SIGTERM, stop. Main thread only.
+
+        A second signal stops at once. Exits the process with code 75 if overdue handlers have used up the worker.
+
+        Args:
+            handler: as for `start`, or for `start_batch` if `aggregator` is given.
+            aggregator: makes it a batch worker.
+            timeout: seconds the stop may take.
+            worker_options: as for `start` or `start_batch`.
+
+        Raises:
+            ConfigError: as for `start` and `start_batch`.
+        """
+        grace = seconds("run(timeout)", timeout)
+        if aggregator is not None:
+            self.start_batch(handler, aggregator, **worker_options)
+        elif handler is not None or not self._workers:
+            self.start(handler, **worker_options)
+        with _Signals() as signals:
+            while not signals.seen and not self._over.wait(0.2):
+                pass
+            _log.info("stopping, up to %g s", grace)
+            stopping = threading.Thread(target=self.stop, args=(grace,), name="nova-stop", daemon=True)
+            stopping.start()
+            while stopping.is_alive() and signals.seen < 2:
+                stopping.join(0.2)
+        if self._exit_code:
+            sys.exit(self._exit_code)
+
+    def stop(self, timeout: float | timedelta = 30.0) -> bool:
+        """Receive no more, flush open batches, finish what runs, settle it, close. Safe to call twice.
+
+        Returns:
+            False if handlers still ran after `timeout` seconds; their tasks run again elsewhere.
+        """
+        grace = seconds("stop(timeout)", timeout)
+        with self._lock:
+            self._stopped = True
+            workers, self._workers = self._workers, []
+            driver, self._driver = self._driver, None
+        threads = [_Stop(worker, grace) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if driver is not None:
+            driver.close()
+        self._over.set()
+        return all(thread.clean for thread in threads)
+
+    def close(self) -> None:
+        """`stop` with its default timeout."""
+        self.stop()
+
+    async def astop(self, timeout: float | timedelta = 30.0) -> bool:
+        """`stop` for asyncio."""
+        return await asyncio.to_thread(self.stop, timeout)
+
+    async def aconnect(self, timeout: float | timedelta = 10.0) -> Self:
+        """`connect` for asyncio."""
+        return await asyncio.to_thread(self.connect, timeout)
+
+    def depth(self, queues: Sequence[str] | None = None) -> Depth:
+        """Waiting, delayed, running and dead tasks of this group, per queue and class, as the broker counts them.
+
+        Args:
+            queues: logical names; default those of `with_queues` and of the workers started here.
+
+        Raises:
+            ConfigError: an illegal name.
+            BrokerError: the broker does not tell now.
+        """
+        known = (*self._settings.queues, *(q for q in self._claimed if q not in self._settings.queues))
+        names = known if queues is None else check_queues(queues)
+        counts = self._open().depth(topics_of(self._topics, names), self._settings.group_id)
+        return depth_of(self._topics, names, counts)
+
+    def drain(self, handler: Handler | None = None, *, queues: Sequence[str] | None = None) -> int:
+        """Run everything due now, in this thread, most urgent first; for your own tests with `with_memory()`.
+
+        Retries due later stay; with `with_retry(base=0)` they run in the same drain.
+
+        Returns:
+            How many runs there were.
+
+        Raises:
+            ConfigError: a handler of the wrong form, an `async def` handler, or a driver that other processes share.
+        """
+        handlers = self._handlers(handler)
+        if handlers.any_async:
+            raise ConfigError("drain: expected def handlers, got async def; run those with start() and stop()")
+        driver = self._open()
+        if driver.capabilities.shared:
+            raise ConfigError(
+                f"drain: is for with_memory(); the driver {driver.capabilities.name!r} is shared: use start() and stop()"
+            )
+        return drain(driver, self._worker_config(1, queues, None), handlers)
+
+    @property
+    def last_receive_age(self) -> float | None:
+        """Health: seconds since the intake heard longest ago had an answer from the broker; None without a worker."""
+        return max((worker.last_receive_age for worker in self._workers), default=None)
+
+    def __enter__(self) -> Self:
+        return self.connect()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await self.aconnect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.astop()
+
+    def __repr__(self) -> str:
+        return f"<TaskQueue group={self._settings.group_id!r} prefix={self._settings.topic_prefix!r}>"
+
+    def _open(self, timeout: float = 10.0) -> Driver:
+        """The open driver, opened now if it is not."""
+        driver = self._driver
+        if driver is not None and self._pid == os.getpid():
+            return driver
+        if self._pid != os.getpid():
+            self._leave_parent()
+        with self._lock:
+            if self._stopped:
+                raise QueueClosed("this queue was stopped; build a new TaskQueue")
+            if self._driver is None:
+                given = self._settings.driver
+                driver = given if isinstance(given, Driver) else build_driver(given)
+                driver.open(timeout)
+                self._driver = driver
+            return self._driver
+
+    def _leave_parent(self) -> None:
+        """Forget what a fork brought along: the parent's driver, workers and a lock that may be held."""
+        self._lock = threading.RLock()
+        driver, self._driver = self._driver, None
+        self._pid = os.getpid()
+        self._workers = []
+        self._claimed = {}
+        self._ensured = set()
+        if driver is None:
+            return
+        _inherited.append(driver)
+        if driver.capabilities.after_fork == "refuse" or isinstance(self._settings.driver, Driver):
+            self._stopped = True
+            raise ConfigError(
+                f"this queue was opened before a fork and its driver {driver.capabilities.name!r} cannot follow into the "
+                "child; build the TaskQueue in the child, or use spawn"
+            )
+
+    async def _opened(self, prepare: Callable[[], T]) -> T:
+        """Prepare on the loop if the driver is open, else on a thread, since opening blocks."""
+        if self._driver is not None and self._pid == os.getpid():
+            return prepare()
+        return await asyncio.to_thread(prepare)
+
+    def _prepare_one(
+        self, task: Task, options: Sequence[EnqueueOption], keywords: Mapping[str, Any]
+    ) -> producer.Prepared:
+        settings = resolve(options, keywords)
+        producer.check_single(task, settings)
+        chain = self._settings.middleware
+        return self._producing().prepare([chain.before_enqueue(task) if chain else task], settings)
+
+    def _prepare_many(
+        self, tasks: Iterable[Task], options: Sequence[EnqueueOption], keywords: Mapping[str, Any]
+    ) -> producer.Prepared:
+        settings = resolve(options, keywords)
+        chain = self._settings.middleware
+        wanted = list(tasks)
+        producer.check_many(wanted, settings)
+        return self._producing().prepare([chain.before_enqueue(t) for t in wanted] if chain else wanted, settings)
+
+    def _producing(self) -> Producer:
+        if self._producer is None:
+            limit = self._open().capabilities.max_body_bytes
+            self._producer = Producer(self._topics, self._settings.codec, self._clock, limit)
+        return self._producer
+
+    def _publish(self, messages: list[Message]) -> Confirmation:
+        driver = self._open()
+        missing = {message.topic for message in messages} - self._ensured
+        if missing:
+            driver.ensure(sorted(missing))
+            self._ensured |= missing
+        return driver.publish(messages)
+
+    def _accept_one(self, enqueued: Enqueued, error: PublishError | None) -> Enqueued:
+        if error is not None:
+            raise error
+        if self._settings.middleware:
+            self._settings.middleware.after_enqueue([enqueued])
+        return enqueued
+
+    def _report(self, accepted: Sequence[Enqueued], outcome: Sequence[PublishError | None]) -> EnqueueReport:
+        report = producer.report_of(accepted, outcome)
+        if self._settings.middleware and report.accepted:
+            self._settings.middleware.after_enqueue(report.accepted)
+        return report
+
+    def _handlers(self, handler: Handler | None) -> Handlers:
+        if handler is not None:
+            check_handler(handler)
+            return OneHandler(handler)
+        if not self._registry.by_type:
+            raise ConfigError("start: no handler given and no @queue.task registered; give one or decorate a function")
+        return ByType(self._registry.by_type)
+
+    def _worker_config(self, concurrency: int, queues: Sequence[str] | None, on_error: OnError | None) -> WorkerConfig:
+        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or not 1 <= concurrency <= 10_000:
+            raise ConfigError(f"concurrency: expected an integer from 1 to 10000, got {concurrency!r}")
+        if on_error is not None and not callable(on_error):
+            raise ConfigError(f"on_error: expected a function of the task and the exception, got {on_error!r}")
+        settings = self._settings
+        return WorkerConfig(
+            group=settings.group_id,
+            topics=self._topics,
+            codec=settings.codec,
+            policy=settings.retry,
+            chain=settings.middleware,
+            clock=self._clock,
+            queues=settings.queues if queues is None else check_queues(queues),
+            concurrency=concurrency,
+            weights=settings.weights.shares,
+            reserve=settings.weights.reserve,
+            on_error=on_error,
+            on_exhausted=self._exhausted,
+        )
+
+    def _start_worker(self, worker_config: WorkerConfig, work: TaskWork | BatchWork, verb: str) -> None:
+        with self._lock:
+            for queue in worker_config.queues:
+                if queue in self._claimed:
+                    raise ConfigError(
+                        f"{verb}: the queue {queue!r} is read by {self._claimed[queue]}() of this TaskQueue already; "
+                        "a queue is read once: raise the concurrency, or use another TaskQueue"
+                    )
+            self._workers.append(Worker(self._open(), worker_config, work))
+            self._claimed.update(dict.fromkeys(worker_config.queues, verb))
+
+    def _exhausted(self) -> None:
+        """Overdue handlers hold as many threads as the concurrency: drain, and let a supervisor start afresh."""
+        self._exit_code = EXIT_TEMPORARY
+        threading.Thread(target=self.stop, name="nova-stop", daemon=True).start()
+
+
+class _Stop(threading.Thread):
+    def __init__(self, worker: Worker, timeout: float) -> None:
+        super().__init__(name="nova-stop", daemon=True)
+        self._worker = worker
+        self._timeout = timeout
+        self.clean = False
+
+    def run(self) -> None:
+        self.clean = self._worker.stop(self._timeout)
+
+
+class _Signals:
+    """Counts SIGINT and SIGTERM while it is entered; restores the old handlers."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._old[number] = signal.signal(number, self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.seen += 1
+
+
+def _wait(confirmation: Confirmation, count: int) -> list[PublishError | None]:
+    try:
+        return confirmation.result(producer.PUBLISH_TIMEOUT)
+    except FutureTimeout:
+        return _unknown(count)
+
+
+async def _await(confirmation: Confirmation, count: int) -> list[PublishError | None]:
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(confirmation), producer.PUBLISH_TIMEOUT)
+    except TimeoutError:
+        return _unknown(count)
+
+
+def _unknown(count: int) -> list[PublishError | None]:
+    text = f"no confirmation within {producer.PUBLISH_TIMEOUT:g} s; send again with the same task id"
+    return [PublishError(text, may_be_stored=True) for _ in range(count)]
