@@ -1,0 +1,30 @@
+"""Waiting for what must become true, without fixed sleeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def eventually(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
+    """Return once `condition()` is true.
+
+    Raises:
+        AssertionError: it did not become true within `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what or condition}"
+        time.sleep(0.005)
+
+
+def never(condition: Callable[[], object], during: float, what: str = "") -> None:
+    """Watch for `during` seconds that `condition()` stays false.
+
+    Raises:
+        AssertionError: it became true.
+    """
+    deadline = time.monotonic() + during
+    while time.monotonic() < deadline:
+        assert not condition(), what or f"became true: {condition}"
+        time.sleep(0.01)

@@ -1,0 +1,167 @@
+"""Runs each example as its reader would, and reads what it prints. The flights demo has tests of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 30
+"""The longest an example may take; each takes about one."""
+
+NOT_EXAMPLES = {"__init__", "broker"}
+NO_BROKER_URL = {"retry_and_dead_letter", "testing_handlers", "typed_tasks"}
+"""They choose their driver themselves, because it is part of what they show."""
+
+TOLD = {
+    "quickstart": """
+        stored for ada@example.org in queue 'default', priority NORMAL
+        waiting: 3
+        sent to ada@example.org
+        sent to grace@example.org
+        sent to linus@example.org
+    """,
+    "delayed": """
+        due_at is an aware UTC datetime: True
+        delayed: 3
+    """,
+    "retry_and_dead_letter": """
+        runs: buggy 3, busy 2, flaky 3, refused 1
+        dead letter buggy: retries exhausted, attempt 3, KeyError
+        dead letter refused: rejected, attempt 1, Reject
+        requeued: 1
+        purged: 1
+        dead letters left: 0
+    """,
+    "typed_tasks": """
+        parcel 1 to Springfield, express: False
+        parcel 3 to Springfield, express: True
+        parcel 2 to Springfield, express: False
+        ran 2 decorated tasks
+        refused: task 'parcel.send': the arguments do not fit its signature: Expected `int`, got `str` - at `$.order_id`
+        invoice 7 of 2026-01-31: 99.5
+        address in Shelbyville
+        signup of ada@example.org
+        does not fit: task too-young (type 'signup'): payload does not fit Signup: 1 validation error for Signup
+    """,
+    "fastapi_service": """
+        order 1: 202 NORMAL
+        order 3: 202 HIGH
+        queue: {'waiting': 3, 'running': 0, 'dead': 0}
+        queue: {'waiting': 0, 'running': 0, 'dead': 0}
+        confirmed order 1 to 1@example.org
+        confirmed order 2 to 2@example.org
+        confirmed order 3 to 3@example.org
+    """,
+    "testing_handlers": """
+        passed: test_sends_one_mail
+        passed: test_tries_again_when_the_mail_server_is_away
+        passed: test_gives_up_after_three_runs_and_keeps_the_task
+        passed: test_rejects_what_is_no_address
+        passed: test_delayed_tasks_wait
+    """,
+    "batches": """
+        accepted: 230
+        loaded: 228
+        dead letter row-11: rejected: nova.errors.Reject: no amount
+        dead letter row-99: rejected: nova.errors.Reject: no amount
+    """,
+    "priorities": """
+        all 180 ran
+    """,
+}
+
+
+def run(name: str, *arguments: str, url: str | None = None) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("NOVA_")}
+    if url is not None:
+        environment["NOVA_URL"] = url
+    finished = subprocess.run(
+        [sys.executable, "-m", f"examples.{name}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stderr, finished.stderr
+    return finished.stdout
+
+
+def number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    assert found is not None, f"no {pattern!r} in:\n{text}"
+    return float(found[1])
+
+
+def test_every_example_is_run_here() -> None:
+    written = {path.stem for path in (ROOT / "examples").glob("*.py")}
+
+    assert written - NOT_EXAMPLES == set(TOLD)
+
+
+@pytest.mark.parametrize("name", sorted(TOLD))
+def test_example_prints_what_it_promises(name: str) -> None:
+    printed = run(name).splitlines()
+
+    for line in TOLD[name].strip().splitlines():
+        assert line.strip() in printed
+
+
+@pytest.mark.parametrize("name", sorted(set(TOLD) - NO_BROKER_URL - {"priorities"}))
+def test_example_takes_its_broker_from_the_environment(name: str) -> None:
+    printed = run(name, url="memory://shared").splitlines()
+
+    for line in TOLD[name].strip().splitlines():
+        assert line.strip() in printed
+
+
+def test_example_takes_its_broker_from_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "kept.db"
+
+    run("quickstart", f"sqlite:///{file}", url="memory://not-this-one")
+
+    assert file.exists()
+
+
+def test_delayed_example_never_runs_early() -> None:
+    printed = run("delayed")
+
+    for name in ("in-0.4-s", "in-700-ms", "at-an-instant"):
+        assert f"{name}: never early True" in printed
+
+
+def test_priorities_example_shows_shares_and_overtaking() -> None:
+    printed = run("priorities")
+
+    shares = [number(rf"{name} (\d+)", printed) for name in ("HIGH", "NORMAL", "LOW")]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] > 0, "low starved"
+    assert number(r"started after (\d+) of 400 low ones", printed) < 200
+
+
+def test_batches_example_loads_in_bulk() -> None:
+    printed = run("batches")
+
+    assert number(r"batches: (\d+)", printed) <= 8
+    assert number(r"the largest of (\d+) tasks", printed) == 100
+
+
+def test_handlers_test_file_passes_under_pytest() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/testing_handlers.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert "5 passed" in finished.stdout, finished.stdout + finished.stderr
