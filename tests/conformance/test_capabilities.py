@@ -41,4 +41,6 @@ def test_only_pinned_scenarios_are_ever_skipped() -> None:
         if file.name != "test_capabilities.py":
             assert "pytest.skip" not in text, f"{file.name} skips by itself; only requires(…) may"
             assert "xfail" not in text
-    assert {scenario for _, scenario in SKIPS} - {"server restarts"} == asked, "restarts are asked for once a driver has a server"
+    assert {scenario for _, scenario in SKIPS} - {"server restarts"} == asked, (
+        "restarts are asked for once a driver has a server"
+    )

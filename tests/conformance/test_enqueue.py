@@ -16,7 +16,9 @@ from tests.eventually import eventually
 def test_enqueue_returns_what_was_stored(broker: Broker) -> None:
     q = broker.queue()
     before = datetime.now(UTC)
-    done = q.enqueue(Task("t", 1, id="mine"), queue("imports"), priority(Priority.HIGH), process_in(timedelta(minutes=5)))
+    done = q.enqueue(
+        Task("t", 1, id="mine"), queue("imports"), priority(Priority.HIGH), process_in(timedelta(minutes=5))
+    )
     assert (done.task_id, done.queue, done.priority) == ("mine", "imports", Priority.HIGH)
     assert done.due_at is not None
     assert timedelta(seconds=299) < done.due_at - before < timedelta(seconds=305)

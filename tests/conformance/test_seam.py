@@ -182,6 +182,7 @@ def test_dead_letters_are_read_fifty_times_and_are_all_still_there(driver: Drive
     topic = f"{broker.prefix}_DEAD"
     publish(driver, *(message(topic, i, group="g") for i in range(30)), message(topic, 99, group="other"))
     reader = driver.browse_dead(topic, "g")
+    page: list[tuple[str, Delivery]] = []
     for _ in range(50):
         page = reader.read(20)
         rest = reader.read(20, page[-1][0])

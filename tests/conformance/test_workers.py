@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 
-
 import pytest
 
 from nova import ConfigError, CountAggregator, ReceivedTask, Task
