@@ -156,9 +156,7 @@ class BatchRunner:
             self._outcomes.failed(task, error)
 
     def _still_ours(self, tasks: Sequence[ReceivedTask]) -> list[ReceivedTask]:
-        for task in tasks:
-            if task._delivery.lost:
-                self._outcomes.settler.ack(task._source, task._delivery)
+        self._release([task for task in tasks if task._delivery.lost])
         return [task for task in tasks if not task._delivery.lost]
 
     def _release(self, tasks: Sequence[ReceivedTask]) -> None:

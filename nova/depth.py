@@ -14,14 +14,14 @@ __all__ = ["Depth", "QueueDepth", "depth_of"]
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """One class of one queue, for one group."""
+    """One class of one queue, for one group; None where the broker does not say."""
 
     queue: str
     priority: Priority
     waiting: int
-    delayed: int
-    running: int
-    dead: int
+    delayed: int | None
+    running: int | None
+    dead: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class Depth:
 
     @property
     def delayed(self) -> int:
-        """Tasks due later."""
-        return sum(queue.delayed for queue in self.queues)
+        """Tasks due later, as far as the broker says."""
+        return sum(queue.delayed or 0 for queue in self.queues)
 
     @property
     def running(self) -> int:
-        """Tasks lent to workers."""
-        return sum(queue.running for queue in self.queues)
+        """Tasks lent to workers, as far as the broker says."""
+        return sum(queue.running or 0 for queue in self.queues)
 
 
 def topics_of(topics: Topics, queues: Sequence[str]) -> list[str]:
@@ -63,6 +63,7 @@ def topics_of(topics: Topics, queues: Sequence[str]) -> list[str]:
 def depth_of(topics: Topics, queues: Sequence[str], counts: Mapping[str, TopicDepth]) -> Depth:
     """The broker's counts by queue and class."""
     dead = counts[topics.dead]
+    by_target = dead.dead_by_target
     quarantine = counts[topics.quarantine]
     entries = []
     for queue in queues:
@@ -71,7 +72,12 @@ def depth_of(topics: Topics, queues: Sequence[str], counts: Mapping[str, TopicDe
             count = counts[topic]
             entries.append(
                 QueueDepth(
-                    queue, priority, count.waiting, count.delayed, count.running, dead.dead_by_target.get(topic, 0)
+                    queue,
+                    priority,
+                    count.waiting,
+                    count.delayed,
+                    count.running,
+                    None if by_target is None else by_target.get(topic, 0),
                 )
             )
-    return Depth(entries, dead.waiting + dead.running, quarantine.waiting + quarantine.running)
+    return Depth(entries, dead.waiting + (dead.running or 0), quarantine.waiting + (quarantine.running or 0))

@@ -109,9 +109,9 @@ class Intake:
             _log.warning("the lease of task %s was lost, its outcome here is ignored", delivery.headers.get("nova-id"))
         self._forget(lost)
 
-    def close(self) -> None:
+    def close(self, timeout: float = 10.0) -> None:
         """Close the subscription; what is still held goes back."""
-        self._subscription.close()
+        self._subscription.close(timeout)
 
     def step(self, wait: float) -> int:
         """Receive once and pass on; returns how many came."""

@@ -58,7 +58,7 @@ class TaskRunner:
         delivery = task._delivery
         delivery.started = True
         if delivery.lost:
-            self._outcomes.settler.ack(task._source, delivery)
+            task._source.release([delivery])
             return
         timeout = task._envelope.process_timeout
         if timeout is None:
@@ -78,6 +78,9 @@ class TaskRunner:
         """Run a task on this event loop; a `def` handler goes to a thread."""
         delivery = task._delivery
         delivery.started = True
+        if delivery.lost:
+            task._source.release([delivery])
+            return
         timeout = task._envelope.process_timeout
         error: BaseException | None = None
         is_async = True

@@ -36,6 +36,10 @@ class Source(Protocol):
         """These are done."""
         ...
 
+    def release(self, deliveries: list[Delivery]) -> None:
+        """These go back uncounted."""
+        ...
+
 
 @dataclass(slots=True)
 class Move:
@@ -123,8 +127,8 @@ class Settler:
     def _take_moves(self) -> list[Move]:
         moves = list(_drain(self._moves))
         for move in moves:
-            if move.delivery.lost:
-                self._acks.append((move.source, move.delivery))
+            if move.delivery.lost:  # its new owner decides
+                move.source.release([move.delivery])
         return [move for move in moves if not move.delivery.lost]
 
     def _publish(self, moves: list[Move]) -> list[Move]:

@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from nova import config, producer
 from nova.aggregators import Aggregator
-from nova.brokers.base import Confirmation, Driver, Message
+from nova.brokers.base import Confirmation, Driver, DriverContext, Message
 from nova.brokers.loading import build_driver
 from nova.clock import SystemClock, seconds
 from nova.dead import Dead
@@ -136,7 +136,7 @@ class TaskQueue:
     async def aenqueue(self, task: Task, *options: EnqueueOption, **keywords: Any) -> Enqueued:
         """`enqueue` for asyncio: the loop is free while the broker works."""
         messages, accepted = await self._opened(lambda: self._prepare_one(task, options, keywords))
-        outcome = await _await(self._publish(messages), len(messages))
+        outcome = await _await(await self._apublish(messages), len(messages))
         return self._accept_one(accepted[0], outcome[0])
 
     def enqueue_batch(self, tasks: Iterable[Task], *options: EnqueueOption, **keywords: Any) -> EnqueueReport:
@@ -161,7 +161,7 @@ class TaskQueue:
     async def aenqueue_batch(self, tasks: Iterable[Task], *options: EnqueueOption, **keywords: Any) -> EnqueueReport:
         """`enqueue_batch` for asyncio."""
         messages, accepted = await self._opened(lambda: self._prepare_many(tasks, options, keywords))
-        return self._report(accepted, await _await(self._publish(messages), len(messages)))
+        return self._report(accepted, await _await(await self._apublish(messages), len(messages)))
 
     @overload
     def task(self, type: Callable[P, R], /) -> DecoratedTask[P, R]: ...
@@ -233,7 +233,7 @@ class TaskQueue:
             QueueClosed: the queue was stopped.
         """
         check_handler(handler, "batch handler")
-        if not isinstance(aggregator, Aggregator):
+        if not isinstance(aggregator, Aggregator) or isinstance(aggregator, type):
             raise ConfigError(f"start_batch: expected an aggregator such as TimeCountAggregator(…), got {aggregator!r}")
         worker_config = self._worker_config(concurrency, queues, on_error)
         self._start_worker(worker_config, BatchWork(handler, aggregator, bisect), "start_batch")
@@ -292,7 +292,7 @@ class TaskQueue:
         for thread in threads:
             thread.join()
         if driver is not None:
-            driver.close()
+            driver.close(max(grace, 1.0))
         self._over.set()
         return all(thread.clean for thread in threads)
 
@@ -379,7 +379,7 @@ class TaskQueue:
             if self._driver is None:
                 given = self._settings.driver
                 driver = given if isinstance(given, Driver) else build_driver(given)
-                driver.open(timeout)
+                driver.open(self._driver_context(), timeout)
                 self._driver = driver
             return self._driver
 
@@ -432,11 +432,26 @@ class TaskQueue:
 
     def _publish(self, messages: list[Message]) -> Confirmation:
         driver = self._open()
-        missing = {message.topic for message in messages} - self._ensured
+        missing = self._unknown_topics(messages)
         if missing:
             driver.ensure(sorted(missing))
             self._ensured |= missing
         return driver.publish(messages)
+
+    async def _apublish(self, messages: list[Message]) -> Confirmation:
+        """Publish on the loop, which never waits, unless a topic is new: making sure of one may block."""
+        if self._unknown_topics(messages):
+            return await asyncio.to_thread(self._publish, messages)
+        return self._publish(messages)
+
+    def _unknown_topics(self, messages: list[Message]) -> set[str]:
+        return {message.topic for message in messages} - self._ensured
+
+    def _driver_context(self) -> DriverContext:
+        slots = self._settings.delay_slots
+        return DriverContext(
+            prefix=self._settings.topic_prefix, delay_slots=None if slots is None else (slots.count, slots.duration)
+        )
 
     def _accept_one(self, enqueued: Enqueued, error: PublishError | None) -> Enqueued:
         if error is not None:

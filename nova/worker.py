@@ -141,7 +141,7 @@ class Worker:
         self._keeper.join()
         self._watchdog.close()
         for intake in self._intakes:
-            intake.close()
+            intake.close(max(1.0, deadline - time.monotonic()))
         if self._loop is not None:
             self._loop.close()
         _log.info("%s stopped", self._name)

@@ -8,11 +8,17 @@ Rules of the seam:
 
 * A **topic** is a name. A message to a topic without `group` is for every group that consumes the topic; with `group` it
   is for that group alone. A topic without any group keeps its messages for the first group that subscribes.
+  A group registered later gets what is published after its registration.
 * A message with `due_ms` is durable at once and is delivered to nobody before that instant.
 * A **delivery** is lent to one subscription until it is acked, released, or the subscription dies; then it comes back.
 * The worker settles by the rule *publish the next copy, wait for its confirmation, then ack the source*, so a driver
   needs no transaction across topics.
-* Any method may be called from any thread, except `receive`, which one thread at a time calls per subscription.
+* `Message.group` is the address; the header `nova-group` is the worker's record of it. A driver's own headers start with
+  `nova-x-` and never show in `Delivery.headers`.
+* Any method may be called from any thread, except `receive`, which one thread at a time calls per subscription. A call
+  without a timeout of its own ends within `DriverContext.call_timeout`.
+* From the first `subscribe` to `close` the driver runs its own chores (say, a delay forwarder) on its own threads;
+  `housekeeping` raises what they failed with.
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ __all__ = [
     "Delivery",
     "Driver",
     "DriverConfig",
+    "DriverContext",
     "Message",
     "SubscribeRequest",
     "Subscription",
@@ -72,8 +79,10 @@ class Delivery:
         timestamp_ms: when the broker stored it, if it says.
         suspect: the broker has seen it come back uncleanly so often that it may be killing its consumers.
         charges: on a charged subscription: how often it was handed out without a clean end, this time included.
-        started: set by the worker when its handler starts; a driver that must give partitions away reads it.
-        lost: set when it no longer belongs to this subscription; settling it has no effect.
+        started: set by the worker when its handler starts, just before it looks at `lost`.
+        lost: it no longer belongs to this subscription; settling it has no effect. Set once, never taken back. A driver
+            that must give partitions away sets it on what has not started, then looks at `started` again: a race costs a
+            duplicate, never a loss.
         handle: the driver's own.
     """
 
@@ -135,13 +144,32 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DriverContext:
+    """What the queue tells its driver when it opens it.
+
+    Attributes:
+        prefix: what all topic names begin with.
+        call_timeout: seconds in which every method without a timeout of its own answers, or raises `BrokerUnavailable`.
+        publish_timeout: seconds in which every entry of a confirmation is resolved, broker or no broker. Below the waits
+            of the queue and of the settler, or they would publish again what the driver still sends.
+        delay_slots: how many slots of how many seconds, if the user chose; None = the driver's own.
+    """
+
+    prefix: str
+    call_timeout: float = 10.0
+    publish_timeout: float = 25.0
+    delay_slots: tuple[int, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscribeRequest:
     """What a worker wants to receive.
 
     Attributes:
         topics: one or more, all of one rank.
         group: who consumes; registered for these topics durably, before `subscribe` returns.
-        prefetch: the most deliveries held unsettled; `receive` is never asked for more than is left of it.
+        prefetch: the most deliveries held unsettled, those the driver buffers included; `receive` is never asked for more
+            than is left of it. The driver renews what it buffers, also while nobody calls `receive`.
         charged: count each hand-out durably before returning it (`Delivery.charges`), and take the count back when the
             delivery is released cleanly. Used for the quarantine.
     """
@@ -154,7 +182,7 @@ class SubscribeRequest:
 
 @dataclass(slots=True)
 class TopicDepth:
-    """How many messages of one group a topic holds.
+    """How many messages of one group a topic holds; None = the broker does not say.
 
     Attributes:
         waiting: may be received now.
@@ -164,9 +192,9 @@ class TopicDepth:
     """
 
     waiting: int = 0
-    delayed: int = 0
-    running: int = 0
-    dead_by_target: dict[str, int] = field(default_factory=dict)
+    delayed: int | None = 0
+    running: int | None = 0
+    dead_by_target: dict[str, int] | None = field(default_factory=dict)
 
 
 class Subscription(Protocol):
@@ -176,7 +204,8 @@ class Subscription(Protocol):
         """Up to `max_messages` deliveries, as soon as there is one; [] after `timeout` seconds or once closed.
 
         Raises:
-            BrokerError: nothing can be received now; the subscription survives and the caller tries again later.
+            BrokerError: nothing can be received now; the subscription survives and the caller tries again later. Only
+                after `timeout`, so that an outage is no hot loop.
         """
         ...
 
@@ -185,7 +214,7 @@ class Subscription(Protocol):
         ...
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
-        """Give these back unharmed: they go to another consumer soon and nothing is counted. Hands over and returns."""
+        """Give these back unharmed: they come again soon, here or elsewhere, uncounted. Hands over and returns."""
         ...
 
     def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -196,13 +225,19 @@ class Subscription(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Wait until acks and releases have taken effect, then release whatever is still held. Idempotent."""
+    def close(self, timeout: float = 10.0) -> None:
+        """Receive no more, wait at most `timeout` for acks and releases, release what is still held. Idempotent.
+
+        What had no effect in that time comes again.
+        """
         ...
 
 
 class DeadLetters(Protocol):
-    """A reader over one group's dead-letter topic that never wears its messages out."""
+    """A reader over one group's dead-letter topic that never wears its messages out.
+
+    Cursors and deliveries belong to this reader. While it is open it may hide what it has read from other readers.
+    """
 
     def read(self, limit: int, after: str | None = None) -> list[tuple[str, Delivery]]:
         """Up to `limit` messages, oldest first, each with a cursor that continues behind it.
@@ -234,7 +269,7 @@ class Driver(Protocol):
         """Known before `open`."""
         ...
 
-    def open(self, timeout: float) -> None:
+    def open(self, context: DriverContext, timeout: float) -> None:
         """Connect, within `timeout` seconds.
 
         Raises:
@@ -242,8 +277,11 @@ class Driver(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Let go of the broker; unresolved publishes resolve as unknown. Idempotent."""
+    def close(self, timeout: float = 10.0) -> None:
+        """Finish what was handed over, for at most `timeout` seconds, and let go of the broker. Idempotent.
+
+        Publishes that are then unresolved resolve as unknown.
+        """
         ...
 
     def ensure(self, topics: Sequence[str]) -> None:
@@ -257,12 +295,14 @@ class Driver(Protocol):
     def publish(self, messages: Sequence[Message]) -> Confirmation:
         """Hand messages over; the future resolves when the broker has confirmed or refused every one.
 
-        Order is kept per topic. The future never raises: each message has its own entry.
+        Does not wait for the broker: what finds no room resolves as `QueueFull`. The future never raises; each message has
+        its own entry. Order is not promised. Callbacks of the future run on the driver's own thread and must not wait. A
+        driver calls `set_running_or_notify_cancel()` before it sends and leaves a cancelled future alone.
         """
         ...
 
     def subscribe(self, request: SubscribeRequest) -> Subscription:
-        """Start to consume.
+        """Start to consume: ensures the topics, registers the group, does not wait until messages can come.
 
         Raises:
             BrokerError: the group or its topics cannot be set up.

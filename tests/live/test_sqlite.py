@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nova import BrokerUnavailable, PublishError, QueueFull, ReceivedTask, Task, TaskQueue, with_sqlite
-from nova.brokers.base import Message, SubscribeRequest
+from nova.brokers.base import DriverContext, Message, SubscribeRequest
 from nova.brokers.sqlite.config import SQLiteConfig
 from nova.brokers.sqlite.driver import SQLiteDriver
 from nova.clock import SystemClock
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 def opened(path: Path, **options: object) -> SQLiteDriver:
     driver = SQLiteDriver(SQLiteConfig(path=str(path), **options))  # type: ignore[arg-type]
-    driver.open(5)
+    driver.open(DriverContext(prefix="T"), 5)
     return driver
 
 
@@ -44,7 +44,6 @@ def test_every_commit_is_synced_and_the_journal_is_a_wal(tmp_path: Path) -> None
 def test_a_full_file_refuses_new_tasks_clearly_keeps_the_old_and_recovers(tmp_path: Path) -> None:
     queue = TaskQueue(with_sqlite(tmp_path / "n.db", max_bytes=1 << 20))
     stored: list[str] = []
-
 
     def fill() -> None:
         for number in range(10_000):

@@ -10,7 +10,7 @@ import heapq
 import itertools
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from nova.brokers.base import (
     Capabilities,
     Confirmation,
     Delivery,
+    DriverContext,
     Message,
     SubscribeRequest,
     TopicDepth,
@@ -141,10 +142,10 @@ class MemoryDriver:
             after_fork="refuse",
         )
 
-    def open(self, timeout: float) -> None:
+    def open(self, context: DriverContext, timeout: float) -> None:
         """Nothing to connect to."""
 
-    def close(self) -> None:
+    def close(self, timeout: float = 10.0) -> None:
         """Wake everybody who waits; the messages stay with the broker."""
         self._closed.set()
         with self._broker.changed:
@@ -180,12 +181,9 @@ class MemoryDriver:
         groups = self._broker.lanes.get(topic, {})
         lane = groups.get(group) or groups.get(NO_GROUP) or _Lane()
         lane.wake_due(_now_ms())
-        depth = TopicDepth(len(lane.ready), len(lane.delayed), lane.running)
-        for stored in lane.ready:
-            target = stored.message.headers.get(TARGET)
-            if target:
-                depth.dead_by_target[target] = depth.dead_by_target.get(target, 0) + 1
-        return depth
+        targets = Counter(stored.message.headers.get(TARGET, "") for stored in lane.ready)
+        del targets[""]
+        return TopicDepth(len(lane.ready), len(lane.delayed), lane.running, dict(targets))
 
 
 class MemorySubscription:
@@ -238,7 +236,7 @@ class MemorySubscription:
         del deliveries
         return []
 
-    def close(self) -> None:
+    def close(self, timeout: float = 10.0) -> None:
         """Put back what is still held."""
         with self._broker.changed:
             self._closed = True

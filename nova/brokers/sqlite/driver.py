@@ -7,6 +7,8 @@ from one thread at a time.
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -14,12 +16,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from nova.brokers.base import (
     Capabilities,
     Confirmation,
     Delivery,
+    DriverContext,
     Message,
     SubscribeRequest,
     TopicDepth,
@@ -52,6 +55,7 @@ class SQLiteDriver:
         self.waker = Waker()
         self._watcher: Watcher | None = None
         self._opening = threading.Lock()
+        self._call_timeout = 10.0
 
     @property
     def capabilities(self) -> Capabilities:
@@ -65,32 +69,38 @@ class SQLiteDriver:
             housekeeping_every=min(1.0, self._config.lease / 3),
         )
 
-    def open(self, timeout: float) -> None:
+    def open(self, context: DriverContext, timeout: float) -> None:
         """Open the file, made with its tables if missing.
 
         Raises:
             BrokerUnavailable: it cannot be opened, is no database, or stays locked.
         """
-        try:
-            connection = schema.connect(self.path, min(timeout, self._config.busy_timeout))
-            self._limit_size(connection)
-            schema.create(connection, self.path)
-            self._reader = schema.connect(self.path, self._config.busy_timeout)
-        except sqlite3.Error as exc:
-            error = schema.translate(self.path, exc)
-            raise error if isinstance(error, BrokerUnavailable) else BrokerUnavailable(str(error)) from exc
-        connection.execute(f"PRAGMA busy_timeout = {int(self._config.busy_timeout * 1000)}")
+        self._call_timeout = context.call_timeout
+        busy_timeout = self._config.busy_timeout
+        with contextlib.ExitStack() as undo:
+            try:
+                connection = undo.enter_context(
+                    contextlib.closing(schema.connect(self.path, min(timeout, busy_timeout)))
+                )
+                self._limit_size(connection)
+                schema.create(connection, self.path)
+                connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
+                self._reader = schema.connect(self.path, busy_timeout)
+            except sqlite3.Error as exc:
+                error = schema.translate(self.path, exc)
+                raise error if isinstance(error, BrokerUnavailable) else BrokerUnavailable(str(error)) from exc
+            undo.pop_all()
         self._writer = Writer(self.path, connection)
         self._writer.start()
 
-    def close(self) -> None:
+    def close(self, timeout: float = 10.0) -> None:
         """Finish what was handed over, then close the file."""
         with self._opening:
             watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.close()
         if self._writer is not None:
-            self._writer.close()
+            self._writer.close(timeout)
         with self._readers:
             if self._reader is not None:
                 self._reader.close()
@@ -151,8 +161,18 @@ class SQLiteDriver:
         return self._writer
 
     def run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a change and wait for its commit."""
-        return self.writer.submit(operation).result()
+        """Run a change and wait for its commit.
+
+        Raises:
+            BrokerError: nothing was changed.
+        """
+        future = self.writer.submit(operation)
+        try:
+            return future.result(self._call_timeout)
+        except TimeoutError:
+            if future.cancel():
+                raise BrokerUnavailable(f"sqlite: {self.path}: no turn to write in {self._call_timeout:g} s") from None
+            return future.result()  # it has begun, so it ends within busy_timeout
 
     def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a query on the shared read connection."""
@@ -190,7 +210,7 @@ class SQLiteSubscription:
         self._woken = driver.waker.enter(self._topics)
         self._using = threading.Lock()
         self._held: set[Delivery] = set()
-        self._pending: Future[Any] | None = None
+        self._pending: Future[object] | None = None
         self._closed = False
 
     def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
@@ -214,16 +234,14 @@ class SQLiteSubscription:
         """Delete the rows; one fsync for all that settle meanwhile."""
         claims = self._let_go(deliveries)
         if claims:
-            self._watch(self._driver.writer.submit(lambda c: statements.delete(c, claims)), "ack", len(claims))
+            self._submit(lambda c: statements.delete(c, claims), "ack", len(claims))
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Make the rows ready again, as if never claimed."""
         claims = self._let_go(deliveries)
         if claims:
             charged = self._charged
-            future = self._driver.writer.submit(lambda c: statements.release(c, claims, charged))
-            self._watch(future, "release", len(claims))
-            future.add_done_callback(lambda _: self._driver.waker.wake(self._topics))
+            self._submit(lambda c: statements.release(c, claims, charged), "release", len(claims))
 
     def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Move the leases on; rows claimed by another process meanwhile are lost."""
@@ -238,14 +256,14 @@ class SQLiteSubscription:
         self._held.difference_update(lost)
         return lost
 
-    def close(self) -> None:
+    def close(self, timeout: float = 10.0) -> None:
         """Wait for what was handed over; release the rest."""
         self._closed = True
         self._woken.set()
         self._driver.waker.leave(self._woken)
         self.release(list(self._held))
         if self._pending is not None:
-            self._pending.exception()
+            concurrent.futures.wait([self._pending], timeout)
         with self._using:
             self._connection.close()
 
@@ -286,16 +304,19 @@ class SQLiteSubscription:
         held.difference_update(deliveries)
         return claims
 
-    def _watch(self, future: Future[Any], what: str, count: int) -> None:
-        """A failed ack or release is no loss: the rows come back when their lease runs out."""
+    def _submit(self, operation: Callable[[sqlite3.Connection], object], what: str, count: int) -> None:
+        """Change rows without waiting. Tried again while the file is locked; otherwise they come back with their lease."""
 
-        def done(finished: Future[Any]) -> None:
+        def done(finished: Future[object]) -> None:
             error = finished.exception()
-            if error is not None:
+            if isinstance(error, BrokerUnavailable) and not self._closed:
+                self._submit(operation, what, count)
+            elif error is not None:
                 _log.warning("sqlite: %s of %d tasks failed, they will run again: %s", what, count, error)
+            self._driver.waker.wake(self._topics)
 
-        self._pending = future
-        future.add_done_callback(done)
+        self._pending = self._driver.writer.submit(operation)
+        self._pending.add_done_callback(done)
 
 
 class SQLiteDeadLetters:

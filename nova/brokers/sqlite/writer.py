@@ -2,7 +2,8 @@
 
 Callers hand over operations; the writer takes all that wait, runs them in one `BEGIN IMMEDIATE … COMMIT` and resolves their
 futures after the commit. What comes in during a commit's fsync shares the next one, so durability costs one fsync per
-group, not per operation. If a group fails, each of its operations is tried alone, so that none fails for another's sake.
+group, not per operation. If a group fails, each of its operations is tried alone, so that none fails for another's sake;
+only a file that another process keeps locked fails everything that waits, or the waits would add up.
 """
 
 from __future__ import annotations
@@ -87,13 +88,18 @@ class Writer:
             entry.fail(BrokerUnavailable(f"sqlite: {self._path} is closed"))
         return entry.future
 
-    def close(self) -> None:
-        """Finish what was submitted, then close the connection."""
+    def close(self, timeout: float) -> None:
+        """Finish what was submitted, for at most `timeout` seconds, then close the connection."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
-        self._connection.close()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            _log.warning(
+                "sqlite: %s is still writing after %g s; what it has not finished is unknown", self._path, timeout
+            )
+        else:
+            self._connection.close()
 
     def _run(self) -> None:
         while True:
@@ -107,6 +113,15 @@ class Writer:
             if group and not self._commit(group, last_try=len(group) == 1):
                 for entry in group:
                     self._commit([entry], last_try=True)
+
+    def _give_up_waiting(self, error: BrokerError) -> None:
+        """The file stayed locked for the whole busy_timeout: what waits behind has waited as long. Nothing was changed."""
+        with self._wake:
+            entries = list(self._waiting)
+            self._waiting.clear()
+        for entry in entries:
+            if entry.future.set_running_or_notify_cancel():
+                entry.fail(error)
 
     def _commit(self, group: list[_Entry], *, last_try: bool) -> bool:
         """Run a group in one transaction; resolves its futures unless it failed and is not the last try."""
@@ -131,9 +146,11 @@ class Writer:
                 entry.future.set_result(result)
             return True
         self._roll_back()
-        if last_try or isinstance(error, CommitUnclear):
+        if last_try or isinstance(error, (CommitUnclear, BrokerUnavailable)):
             for entry in group:
                 entry.fail(error)
+            if isinstance(error, BrokerUnavailable):
+                self._give_up_waiting(error)
             return True
         return False
 

@@ -1,0 +1,240 @@
+"""README and docs are true as far as a machine can tell: snippets run, links and named tests exist, tables are complete."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+import nova
+from nova import TaskQueue, envelope
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+LINKING = sorted([*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "examples").rglob("*.md")])
+
+NOT_RUN: set[tuple[str, str]] = set()
+"""(page, reason) of every block marked `<!-- no-run: reason -->`; none at present."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    line: int
+    text: str
+    no_run: str | None
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks_of(page: Path) -> list[Block]:
+    blocks: list[Block] = []
+    fence: tuple[str, int] | None = None
+    collected: list[str] = []
+    before = ""
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        if fence is None and line.startswith("```"):
+            fence, collected = (line[3:].strip(), number), []
+        elif fence is not None and line == "```":
+            marked = re.fullmatch(r"<!-- no-run: (.+) -->", before)
+            blocks.append(Block(*fence, "\n".join(collected) + "\n", marked[1] if marked else None))
+            fence = None
+        elif fence is not None:
+            collected.append(line)
+        elif line.strip():
+            before = line.strip()
+            continue
+        if fence is None:
+            before = ""
+    assert fence is None, f"{name_of(page)}: the block of line {fence[1]} has no end"
+    return blocks
+
+
+def prose_of(page: Path) -> str:
+    """The page without its blocks and inline code."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors GitHub gives to a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    seen: Counter[str] = Counter()
+    anchors: set[str] = set()
+    for heading in re.findall(r"^#{1,6} +(.+?) *#*$", text, flags=re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", plain.strip().lower()).replace(" ", "-")
+        anchors.add(slug if not seen[slug] else f"{slug}-{seen[slug]}")
+        seen[slug] += 1
+    return anchors
+
+
+RUNNER = """
+import sys
+namespace = {"__name__": "__main__"}
+for path in sys.argv[1:]:
+    line, _, source = open(path, encoding="utf-8").read().partition("\\n")
+    exec(compile("\\n" * int(line) + source, path, "exec"), namespace)
+"""
+"""Runs files in one namespace; the first line of each is the line of its page that the block begins at."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
+    files: list[str] = []
+    for block in blocks_of(page):
+        if block.language == "python" and block.no_run is None:
+            file = tmp_path / f"{page.name}-line-{block.line}"
+            file.write_text(f"{block.line}\n{block.text}", encoding="utf-8")
+            files.append(file.name)
+
+    finished = subprocess.run(
+        [sys.executable, "-c", RUNNER, *files],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert finished.returncode == 0, f"{name_of(page)}:\n{finished.stdout}{finished.stderr}"
+    assert "Exception in thread" not in finished.stderr, finished.stderr
+
+
+def test_blocks_that_do_not_run_are_pinned() -> None:
+    marked = {(name_of(page), block.no_run) for page in PAGES for block in blocks_of(page) if block.no_run}
+
+    assert marked == NOT_RUN
+
+
+def test_every_page_with_python_is_found() -> None:
+    counts = {name_of(page): sum(block.language == "python" for block in blocks_of(page)) for page in PAGES}
+
+    assert counts["README.md"] >= 7
+    assert counts["docs/testing.md"] >= 5
+
+
+def test_quickstart_of_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    start = text.index("## Quickstart")
+    quickstart = re.search(r"```python\n(.*?)```", text[start:], flags=re.DOTALL)
+
+    assert quickstart is not None
+    assert len(quickstart[1].splitlines()) < 20
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_toml_blocks_are_configurations(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.language == "toml":
+            TaskQueue.from_config(tomllib.loads(block.text))
+
+
+@pytest.mark.parametrize("page", LINKING, ids=name_of)
+def test_relative_links_and_anchors_resolve(page: Path) -> None:
+    broken: list[str] = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = unquote(target).partition("#")
+        there = (page.parent / path).resolve() if path else page
+        if not there.is_relative_to(ROOT) or not there.exists():
+            broken.append(f"{target}: no such file")
+        elif anchor and anchor not in anchors_of(there):
+            broken.append(f"{target}: no such heading")
+
+    assert not broken, f"{name_of(page)}: {broken}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_named_tests_exist(page: Path) -> None:
+    missing: list[str] = []
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text(encoding="utf-8")):
+        file = ROOT / path
+        if not file.exists():
+            missing.append(path)
+        elif name and name not in functions_of(file):
+            missing.append(f"{path}::{name}")
+
+    assert not missing, f"{name_of(page)}: {missing}"
+
+
+def functions_of(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+
+
+def test_every_promise_names_its_test() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## Promises") : text.index("## Documentation")]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+
+    assert len(rows) >= 12
+    for row in rows:
+        assert re.search(r"`tests/[\w/]+\.py::test_\w+` \|$", row), row
+
+
+def test_every_option_of_a_queue_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+    for name in nova.__all__:
+        if name.startswith("with_"):
+            assert re.search(rf"^\| `{name}\(", text, flags=re.MULTILINE), f"{name} has no row in the table of options"
+
+
+def test_every_option_of_enqueue_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    options = [name for name in nova.__all__ if name.islower() and not name.startswith("with_")]
+
+    assert "process_in" in options
+    for name in options:
+        assert re.search(rf"^\| `{name}` \|", text, flags=re.MULTILINE), f"{name} has no row in the table of options"
+
+
+def test_options_that_are_documented_exist() -> None:
+    for page in PAGES:
+        for name in re.findall(r"\bwith_[a-z_]+(?=\()", page.read_text(encoding="utf-8")):
+            assert name in nova.__all__, f"{name_of(page)} names {name}(), which does not exist"
+
+
+def test_every_header_is_documented() -> None:
+    text = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
+    headers = header_names()
+
+    assert "nova-id" in headers
+    assert "queue" in headers
+    for header in headers:
+        assert re.search(rf"^\| `{header}` \|", text, flags=re.MULTILINE), (
+            f"{header} has no row in the table of headers"
+        )
+
+
+def test_headers_that_are_documented_exist() -> None:
+    for page in PAGES:
+        for header in re.findall(r"`(nova-[a-z-]+)`", page.read_text(encoding="utf-8")):
+            assert header in {
+                *header_names(),
+                "nova-taskqueue",
+                "nova-stop",
+                "nova-sqlite-writer",
+                "nova-sqlite-watcher",
+            }
+
+
+def header_names() -> set[str]:
+    """The values of the constants above `WIRE_VERSION`."""
+    constants = list(vars(envelope).items())
+    names = [name for name, _ in constants]
+    return {str(value) for name, value in constants[: names.index("WIRE_VERSION")] if name.isupper()}
