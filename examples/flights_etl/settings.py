@@ -46,7 +46,8 @@ class Settings:
             return TaskQueue.from_config(self.config)
         chosen: dict[str, object] = {"broker": self.broker, "topic_prefix": "FLIGHTS", "group_id": "loader"}
         if self.broker == "sqlite":
-            chosen["sqlite"] = {"path": str(self.directory / "nova.db")}
+            # A short lease, so that a killed loader's flights go on soon.
+            chosen["sqlite"] = {"path": str(self.directory / "nova.db"), "lease": 5.0}
         return TaskQueue.from_config(chosen)
 
     def arguments(self) -> list[str]:
