@@ -71,7 +71,13 @@ class Admission:
         headers = delivery.headers
         name = headers.get(CODEC) or "json"
         codec = self._codecs.get(name) or self._find(name)
-        envelope = read_envelope(headers, codec.decode(delivery.body, headers))
+        try:
+            content = codec.decode(delivery.body, headers)
+        except DecodeError:
+            raise
+        except Exception as exc:  # a codec of the user's: whatever it raises, these bytes cannot be read
+            raise DecodeError(f"the codec {name!r} raised {type(exc).__name__}: {exc}") from exc
+        envelope = read_envelope(headers, content)
         try:
             queue, _ = self._topics.read(headers.get(TARGET) or delivery.topic)
         except ConfigError as exc:

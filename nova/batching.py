@@ -13,6 +13,7 @@ from typing import Any
 
 from nova.batch import Batch, BatchResult
 from nova.bisection import Heard, Pause, Verdict, isolate
+from nova.envelope import SUSPECT
 from nova.errors import Reject, Retry
 from nova.execution import LoopThread, Slot
 from nova.handlers import BatchHandler, is_async
@@ -86,13 +87,13 @@ class BatchRunner:
         for task in verdict.charged:
             self._outcomes.failed(task, unresolved[task])
         for task in verdict.uncharged:
-            self._outcomes.again(task, delay, attempt=task.attempt)
+            self._outcomes.again(task, delay, attempt=task.attempt, suspect=not verdict.outage)
 
     def _drive(
         self, job: object, unresolved: dict[ReceivedTask, BaseException], successes: int
     ) -> Verdict[ReceivedTask] | None:
         """Take the steps; keeps the error of each unresolved task. None = stopping."""
-        steps = isolate(list(unresolved), lambda task: task.attempt > 1, self._policy.max_retries)
+        steps = isolate(list(unresolved), _was_accused, self._policy.max_retries)
         heard: Heard | None = None
         while True:
             try:
@@ -165,6 +166,11 @@ class BatchRunner:
             by_source.setdefault(task._source, []).append(task)
         for source, own in by_source.items():
             source.release([task._delivery for task in own])
+
+
+def _was_accused(task: ReceivedTask) -> bool:
+    """It failed before while the sink was seen to work, alone or in a part that was left unresolved."""
+    return task.attempt > 1 or SUSPECT in task._delivery.headers
 
 
 def _failures(batch: Batch, result: Any) -> dict[str, BaseException]:

@@ -11,7 +11,8 @@ the waits grow. In detail, after the first failure:
 3. if anything succeeded, split what failed until single tasks are left, at most `4 * ceil(log2 n) + 2` runs; what fails
    alone is charged, what is left unresolved goes back uncharged;
 4. if nothing did, it is an outage: wait, run the whole and one probe, up to `rounds` times; then everything goes back as
-   delayed copies, uncharged but for tasks that were charged before (a poison task alone in a quiet queue must end too).
+   delayed copies, uncharged. Only tasks accused before (charged once, or left unresolved in a round of step 3) are run
+   alone first, and charged if they fail: what is left of a batch in a quiet queue must end too.
 
 Charging unresolved tasks, or taking two failing halves for an outage at once, would bury good rows or never isolate two
 poison rows in different halves; `docs/internals.md` has the numbers.
@@ -74,11 +75,11 @@ class Verdict(Generic[T]):
 Steps = Generator[Run[T] | Pause, Heard, Verdict[T]]
 
 
-def isolate(tasks: Sequence[T], was_charged: Callable[[T], bool], rounds: int) -> Steps[T]:
+def isolate(tasks: Sequence[T], was_accused: Callable[[T], bool], rounds: int) -> Steps[T]:
     """The steps after a batch's first failure.
 
     Args:
-        was_charged: whether a task had a failed attempt before this batch.
+        was_accused: whether a task failed before this batch while the sink was seen to work.
         rounds: outage rounds before the tasks go back to the broker.
     """
     whole = list(tasks)
@@ -97,10 +98,13 @@ def isolate(tasks: Sequence[T], was_charged: Callable[[T], bool], rounds: int) -
             return Verdict()
         search.others_ok = heard.others_ok
         proven = yield from search.probe(turn)
+    charged: list[T] = []
+    if not proven:
+        proven = yield from search.try_alone(was_accused, charged)
     if proven:
-        return (yield from search.narrow())
-    left = search.left()
-    return Verdict([t for t in left if was_charged(t)], [t for t in left if not was_charged(t)], outage=True)
+        verdict = yield from search.narrow()
+        return Verdict(charged + verdict.charged, verdict.uncharged)
+    return Verdict(charged, search.left(), outage=True)
 
 
 class _Search(Generic[T]):
@@ -131,15 +135,34 @@ class _Search(Generic[T]):
             del part[index]
         return heard.ok or heard.others_ok or self.others_ok
 
+    def try_alone(self, was_accused: Callable[[T], bool], charged: list[T]) -> Generator[Run[T] | Pause, Heard, bool]:
+        """Run accused tasks one by one; collects those that fail, stops at the first success."""
+        for task in [task for task in self.left() if was_accused(task)]:
+            if self._budget < 1 and charged:
+                break
+            if self._parts != [[task]]:  # else it has just failed alone, as the whole
+                heard = yield Run([task])
+                self._budget -= 1
+                if heard.ok:
+                    self._remove(task)
+                    return True
+            self._remove(task)
+            charged.append(task)
+        return False
+
     def narrow(self) -> Generator[Run[T] | Pause, Heard, Verdict[T]]:
         """Split what failed until single tasks are left or the budget is spent."""
         while self._budget >= 2:
-            largest = max(range(len(self._parts)), key=lambda i: len(self._parts[i]), default=None)
-            if largest is None or len(self._parts[largest]) == 1:
+            # The smallest first: a round that isolates something converges, however many poison tasks there are.
+            splittable = [i for i, part in enumerate(self._parts) if len(part) > 1]
+            if not splittable:
                 break
-            yield from self._split(largest)
+            yield from self._split(min(splittable, key=lambda i: len(self._parts[i])))
         singles = [part[0] for part in self._parts if len(part) == 1]
         return Verdict(singles, [task for part in self._parts if len(part) > 1 for task in part])
+
+    def _remove(self, task: T) -> None:
+        self._parts = [kept for part in self._parts if (kept := [other for other in part if other is not task])]
 
     def _split(self, index: int) -> Generator[Run[T] | Pause, Heard, bool]:
         """Run both halves of a part; returns whether there is evidence that the sink works."""

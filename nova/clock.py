@@ -9,7 +9,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from nova.errors import ConfigError
+from nova.errors import LONGEST_SECONDS, ConfigError
 
 __all__ = ["Clock", "SystemClock", "from_ms", "seconds", "to_ms"]
 
@@ -77,12 +77,11 @@ def seconds(name: str, value: float | timedelta, *, minimum: float = 0.0, strict
         length = float(value)
     else:
         raise ConfigError(f"{name}: expected seconds or a timedelta, got {value!r}")
-    if not minimum <= length < _LONGEST or (strict and length == minimum):
-        bound = f"{'>' if strict else '>='} {minimum:g} and < {_LONGEST:g}"
+    if not minimum <= length < LONGEST_SECONDS or (strict and length == minimum):
+        bound = f"{'>' if strict else '>='} {minimum:g} and < {LONGEST_SECONDS:g}"
         raise ConfigError(f"{name}: expected a duration {bound} seconds, got {length:g}")
     return length
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_LONGEST = 3.2e9  # a hundred years: beyond it an instant no longer fits a datetime's friends on the brokers' side

@@ -70,15 +70,21 @@ def from_url(url: str) -> list[Option]:
         raise ConfigError(f"from_url: expected text, got {url!r}")
     parts = urlsplit(url)
     _check_known(parts.scheme, _DRIVERS, "from_url: scheme")
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    query = dict(pairs)
+    if len(query) < len(pairs):
+        raise ConfigError(f"from_url: a parameter is given twice in ?{parts.query}; keep one")
     found = [_VALUES[key](query.pop(key)) for key in list(query) if key in _VALUES]
     section: dict[str, Any] = {key: _number(value) for key, value in query.items()}
     if parts.scheme == "sqlite":
         path = unquote(parts.netloc + parts.path).removeprefix("/")
         if path:
             section["path"] = path
-    elif parts.netloc:
-        section["name"] = unquote(parts.netloc)
+    else:
+        if parts.path.strip("/"):
+            raise ConfigError(f"from_url: {parts.scheme}:// takes a name, not a path; write {parts.scheme}://name")
+        if parts.netloc:
+            section["name"] = unquote(parts.netloc)
     return [_call(_DRIVERS[parts.scheme], section, f"from_url: {parts.scheme}"), *found]
 
 

@@ -12,7 +12,7 @@ from nova import envelope as h
 from nova.brokers.base import Delivery, Message
 from nova.task import new_task_id
 
-__all__ = ["bury", "error_text", "next_attempt", "quarantine", "replay"]
+__all__ = ["bury", "error_text", "next_attempt", "postpone", "quarantine", "replay"]
 
 MAX_ERROR_BYTES = 8 << 10
 """The tail of the traceback kept with a dead letter; brokers bound their headers."""
@@ -20,14 +20,30 @@ MAX_ERROR_BYTES = 8 << 10
 _BURIAL = (h.REASON, h.ERROR_TYPE, h.ERROR, h.DIED, h.WORKER)
 
 
-def next_attempt(delivery: Delivery, group: str, *, attempt: int, run: int, due_ms: int | None) -> Message:
-    """The same task once more, at `due_ms` (None = now)."""
+def next_attempt(
+    delivery: Delivery, group: str, *, attempt: int, run: int, due_ms: int | None, suspect: bool = False
+) -> Message:
+    """The same task once more, at `due_ms` (None = now).
+
+    Args:
+        suspect: it was in a part of a batch that failed while the sink was seen to work (see `bisection`).
+    """
     headers = dict(delivery.headers)
     headers[h.ATTEMPT] = str(attempt)
     headers[h.RUN] = str(run)
+    headers.pop(h.START_BY, None)  # it has started: the queue timeout is for the first start only
     headers.pop(h.DUE, None)
     if due_ms is not None:
         headers[h.DUE] = str(due_ms)
+    if suspect:
+        headers[h.SUSPECT] = "1"
+    target = headers.pop(h.TARGET, delivery.topic)
+    return _copy(delivery, target, headers, group, due_ms)
+
+
+def postpone(delivery: Delivery, group: str, due_ms: int | None) -> Message:
+    """The same task, unrun, for when it is due."""
+    headers = dict(delivery.headers)
     target = headers.pop(h.TARGET, delivery.topic)
     return _copy(delivery, target, headers, group, due_ms)
 
@@ -62,7 +78,7 @@ def replay(delivery: Delivery, group: str) -> Message | None:
     target = headers.pop(h.TARGET, None)
     if target is None:
         return None
-    for name in (*_BURIAL, h.ATTEMPT, h.CRASHES, h.DUE, h.EXPIRES, h.START_BY):
+    for name in (*_BURIAL, h.ATTEMPT, h.CRASHES, h.DUE, h.EXPIRES, h.START_BY, h.SUSPECT):
         headers.pop(name, None)
     headers[h.RUN] = str(_number(headers, h.RUN, 1) + 1)
     return _copy(delivery, target, headers, group, None)

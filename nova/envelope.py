@@ -31,7 +31,6 @@ CODEC = "nova-codec"
 CONTENT_TYPE = "nova-content-type"
 GROUP = "nova-group"
 TARGET = "nova-target"
-LINEAGE = "nova-lineage"
 EXPIRES = "nova-expires"
 START_BY = "nova-start-by"
 MAX_RETRIES = "nova-max-retries"
@@ -43,7 +42,10 @@ ERROR = "nova-error"
 DIED = "nova-died"
 WORKER = "nova-worker"
 
+SUSPECT = "nova-suspect"
+
 WIRE_VERSION = "1"
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999, the last a datetime can show
 JSON_TYPE = "application/json"
 
 
@@ -98,18 +100,18 @@ def read_envelope(headers: Mapping[str, str], content: Content) -> Envelope:
     """Join headers and body; where both speak, the header rules (a body is never rewritten on a hop).
 
     Raises:
-        DecodeError: neither names an id or a type, or a number is none.
+        DecodeError: neither names an id or a type, or a number is none or out of all bounds.
     """
     get = headers.get
     task_id = get(ID) or content.task_id
-    type_ = content.type or get(TASK_TYPE) or ""
+    type_ = get(TASK_TYPE) or content.type
     if not task_id or not type_:
         missing = "an id" if not task_id else "a type"
         raise DecodeError(f"message without {missing}: neither its headers nor its body name one")
     created, due, attempt, run = get(CREATED), get(DUE), get(ATTEMPT), get(RUN)
     expires, start_by, max_retries, timeout = get(EXPIRES), get(START_BY), get(MAX_RETRIES), get(PROCESS_TIMEOUT)
     try:
-        priority = content.priority or int(get(PRIORITY) or 2)
+        priority = int(get(PRIORITY) or content.priority or 2)
         return Envelope(
             task_id,
             type_,
@@ -118,15 +120,22 @@ def read_envelope(headers: Mapping[str, str], content: Content) -> Envelope:
             priority if 1 <= priority <= 3 else 2,
             int(attempt) if attempt else 1,
             int(run) if run else 1,
-            int(created) if created else None,
-            int(due) if due else None,
-            int(expires) if expires else None,
-            int(start_by) if start_by else None,
+            _instant(created) if created else None,
+            _instant(due) if due else None,
+            _instant(expires) if expires else None,
+            _instant(start_by) if start_by else None,
             int(max_retries) if max_retries else None,
             float(timeout) if timeout else None,
         )
     except ValueError as exc:
         raise DecodeError(f"message {task_id}: a header that should be a number is none: {exc}") from exc
+
+
+def _instant(text: str) -> int:
+    ms = int(text)
+    if not 0 <= ms <= _LAST_MS:
+        raise ValueError(f"{text[:40]} is no instant in milliseconds")
+    return ms
 
 
 def read_metadata(headers: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,8 @@ could not say. No exception of a client library leaves its driver: drivers trans
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 __all__ = [
     "BrokerError",
     "BrokerUnavailable",
@@ -22,6 +24,10 @@ __all__ = [
     "Retry",
     "Unroutable",
 ]
+
+
+LONGEST_SECONDS = 3.2e9
+"""A hundred years: the longest duration Nova takes, so that every due time fits every broker's number."""
 
 
 class NovaError(Exception):
@@ -85,17 +91,18 @@ class Retry(Exception):
     """Raised by a handler: run this task (or this whole batch) again later. Uses one attempt.
 
     Args:
-        delay: seconds to wait; None takes the delay of the retry policy.
+        delay: seconds or a `timedelta` to wait; None takes the delay of the retry policy.
         reason: text kept with the failed attempt.
     """
 
-    def __init__(self, delay: float | None = None, reason: str = "") -> None:
+    def __init__(self, delay: float | timedelta | None = None, reason: str = "") -> None:
         super().__init__(reason or "the handler asked for a retry")
-        if delay is not None and not delay >= 0:
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        if seconds is not None and not 0 <= seconds < LONGEST_SECONDS:
             raise ConfigError(
-                f"Retry(delay): expected seconds >= 0, got {delay!r}; leave it out for the policy's delay"
+                f"Retry(delay): expected seconds from 0 to a hundred years, got {delay!r}; leave it out for the policy's"
             )
-        self.delay = delay
+        self.delay = seconds
 
 
 class Reject(Exception):

@@ -7,18 +7,20 @@ outcome is ignored and its place is taken by another thread (a thread cannot be 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from nova.lanes import Lanes
 
-__all__ = ["Executor", "LoopExecutor", "LoopThread", "Slot", "ThreadExecutor"]
+__all__ = ["Executor", "LoopExecutor", "LoopThread", "Slot", "ThreadExecutor", "in_daemon_thread"]
 
 J = TypeVar("J")
 T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 class Slot:
@@ -157,19 +159,46 @@ class LoopThread:
         self.loop.close()
 
 
+async def in_daemon_thread(function: Callable[[A], R], argument: A) -> R:
+    """Call a blocking function in a thread of its own and await it.
+
+    Unlike a pool's, the thread does not keep the process alive: a handler that overran its time may never end.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[R] = loop.create_future()
+
+    def deliver(result: R | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast("R", result))
+
+    def call() -> None:
+        result: R | None = None
+        error: BaseException | None = None
+        try:
+            result = function(argument)
+        except BaseException as exc:  # noqa: BLE001 - user code: its outcome is handed to the awaiting side
+            error = exc
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile; nobody awaits the outcome
+            loop.call_soon_threadsafe(deliver, result, error)
+
+    threading.Thread(target=call, name=f"{threading.current_thread().name}-def", daemon=True).start()
+    return await future
+
+
 class LoopExecutor(Generic[J]):
-    """Runs `async` jobs as tasks of one event loop; `def` handlers among them go to threads.
+    """Runs `async` jobs as tasks of one event loop.
 
     Args:
         name: thread name prefix.
-        slots: the most jobs at once.
-        spare: threads beyond `slots`, for those that overran their time.
         run: does a job; never raises but CancelledError.
     """
 
-    def __init__(self, name: str, slots: int, spare: int, run: Callable[[J], Awaitable[None]]) -> None:
+    def __init__(self, name: str, run: Callable[[J], Awaitable[None]]) -> None:
         self._thread = LoopThread(f"{name}-loop")
-        self.pool = ThreadPoolExecutor(slots + spare, thread_name_prefix=name)
         self._run = run
         self._lanes: Lanes[J]
         self._tasks: set[asyncio.Task[None]] = set()
@@ -193,7 +222,6 @@ class LoopExecutor(Generic[J]):
         """Wait for the running jobs, cancel those left after `timeout` seconds."""
         finished = self._thread.run(self._drain(timeout))
         self._thread.close()
-        self.pool.shutdown(wait=False)
         return finished
 
     def _start_jobs(self) -> None:

@@ -54,7 +54,7 @@ class OneHandler:
 
 
 class ByType:
-    """The function decorated for the task's type. Functions registered later are found too."""
+    """The function decorated for the task's type."""
 
     def __init__(self, by_type: Mapping[str, Handler]) -> None:
         self._by_type = by_type
@@ -73,14 +73,16 @@ class ByType:
         return handler, self._is_async(handler)
 
 
-def check_handler(handler: object, what: str = "handler") -> None:
-    """Refuse what could not be called with one argument.
+def check_handler(handler: object, what: str = "handler", *arguments: str) -> None:
+    """Refuse what could not be called with these arguments (default: one task).
 
     Raises:
-        ConfigError: not callable, a generator, or not with exactly one positional argument.
+        ConfigError: not callable, a generator, or not with these positional arguments.
     """
+    names = arguments or ("task",)
+    count = "one argument" if len(names) == 1 else f"{len(names)} arguments"
     if not callable(handler):
-        raise ConfigError(f"{what}: expected a function of one argument, got {handler!r}")
+        raise ConfigError(f"{what}: expected a function of {count}, got {handler!r}")
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
         raise ConfigError(f"{what}: {_name(handler)} is a generator; its body would never run: return instead of yield")
     try:
@@ -88,10 +90,11 @@ def check_handler(handler: object, what: str = "handler") -> None:
     except (TypeError, ValueError):
         return  # a builtin that does not tell; the call itself will
     try:
-        signature.bind(None)
+        signature.bind(*names)
     except TypeError as exc:
         raise ConfigError(
-            f"{what}: {_name(handler)}{signature} cannot be called with one argument ({exc}); expected def {what}(task)"
+            f"{what}: {_name(handler)}{signature} cannot be called with {count} ({exc}); expected a function of "
+            f"({', '.join(names)})"
         ) from exc
 
 

@@ -121,7 +121,11 @@ class Intake:
         deliveries = self._subscription.receive(room, wait)
         self.last_receive = time.monotonic()
         self.held.update(deliveries)
-        self._feed.put(self._admission.admit(deliveries, self) if deliveries else [])
+        try:
+            self._feed.put(self._admission.admit(deliveries, self) if deliveries else [])
+        except BaseException:
+            self.release(deliveries)  # a bug must not keep them here for ever
+            raise
         return len(deliveries)
 
     def _run(self) -> None:
@@ -210,9 +214,18 @@ class BatchFeed:
 
     Args:
         prefetch: the most deliveries unsettled: `max_count * (inflight + 1)`.
+        on_failure: told the task for which the user's key function raised.
     """
 
-    def __init__(self, lanes: Lanes[list[ReceivedTask]], rank: int, aggregator: Aggregator, prefetch: int) -> None:
+    def __init__(
+        self,
+        lanes: Lanes[list[ReceivedTask]],
+        rank: int,
+        aggregator: Aggregator,
+        prefetch: int,
+        on_failure: Callable[[ReceivedTask, BaseException], None],
+    ) -> None:
+        self._on_failure = on_failure
         self._lanes = lanes
         self._rank = rank
         self._aggregator = aggregator
@@ -220,7 +233,12 @@ class BatchFeed:
         self._prefetch = prefetch
 
     def room(self, held: int) -> int:
-        """Whatever is left of the prefetch."""
+        """Whatever is left of the prefetch; when nothing is, and nothing runs, the open batches go as they are.
+
+        Batches of many keys can use up the prefetch before any is complete, and then none ever would be.
+        """
+        if held >= self._prefetch and not self._lanes.length(self._rank) and not self._lanes.running:
+            self.flush()
         return self._prefetch - held
 
     def wait(self) -> float:
@@ -233,7 +251,12 @@ class BatchFeed:
         now = time.monotonic()
         batches: list[list[ReceivedTask]] = []
         for task in tasks:
-            batches += self._open.add(task, len(task.payload), self._aggregator.key_of(task), now)
+            try:
+                key = self._aggregator.key_of(task)
+            except Exception as exc:  # noqa: BLE001 - user code: its outcome is one failed attempt of this task
+                self._on_failure(task, exc)
+            else:
+                batches += self._open.add(task, len(task.payload), key, now)
         self._offer(batches + self._open.due(now))
 
     def surplus(self) -> list[ReceivedTask]:

@@ -19,7 +19,7 @@ from nova.codecs import Codec, check_codec, find_codec
 from nova.errors import ConfigError
 from nova.middleware import Chain, Middleware
 from nova.retry import ExponentialBackoff, RetryPolicy
-from nova.routing import DEFAULT_QUEUE, Topics, check_name, check_queue
+from nova.routing import DEFAULT_QUEUE, Topics, check_name, check_prefix, check_queue
 
 __all__ = [
     "Option",
@@ -167,7 +167,7 @@ def with_group_id(group_id: str) -> Option:
 
 def with_topic_prefix(prefix: str) -> Option:
     """What all topic names begin with. 1 to 50 of `A-Za-z0-9_-`."""
-    return Option("topic_prefix", check_name("with_topic_prefix", prefix), "with_topic_prefix")
+    return Option("topic_prefix", check_prefix(prefix), "with_topic_prefix")
 
 
 def with_message_format(name: str) -> Option:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from nova import copies
 from nova.brokers.base import Delivery
-from nova.clock import Clock
+from nova.clock import Clock, seconds
 from nova.errors import DecodeError
 from nova.middleware import Chain, Outcome
 from nova.received import ReceivedTask
-from nova.retry import Again, RetryPolicy, decide
+from nova.retry import Again, Bury, ExponentialBackoff, RetryPolicy, decide
 from nova.settlement import Move, Settler, Source
 
 __all__ = ["OnError", "Outcomes"]
@@ -50,7 +50,7 @@ class Outcomes:
     def failed(self, task: ReceivedTask, error: BaseException) -> None:
         """The handler raised: the next attempt, or the dead letters."""
         self._tell(task, error)
-        fate = decide(self.policy, task._envelope.max_retries, task.attempt, error, random.random())
+        fate = self._decide(task, error)
         if isinstance(fate, Again):
             _log.warning(
                 "task %s (%s) failed attempt %d, again in %.3g s: %r",
@@ -65,10 +65,12 @@ class Outcomes:
         if self.chain:
             self.chain.after_handle(task, outcome)
 
-    def again(self, task: ReceivedTask, delay: float, *, attempt: int) -> None:
-        """A copy `delay` seconds from now, as the given attempt."""
+    def again(self, task: ReceivedTask, delay: float, *, attempt: int, suspect: bool = False) -> None:
+        """A copy `delay` seconds from now, as the given attempt; `suspect`: it failed, not alone, while the sink worked."""
         due_ms = self.clock.now_ms() + int(delay * 1000) if delay > 0 else None
-        message = copies.next_attempt(task._delivery, self.group, attempt=attempt, run=task.run + 1, due_ms=due_ms)
+        message = copies.next_attempt(
+            task._delivery, self.group, attempt=attempt, run=task.run + 1, due_ms=due_ms, suspect=suspect
+        )
         self.settler.move(Move(task._source, task._delivery, message))
 
     def bury(self, source: Source, delivery: Delivery, reason: str, error: BaseException | None, task_id: str) -> None:
@@ -106,10 +108,22 @@ class Outcomes:
 
     def not_due(self, source: Source, task: ReceivedTask) -> None:
         """Early by this worker's clock: back with its due time, uncounted."""
-        message = copies.next_attempt(
-            task._delivery, self.group, attempt=task.attempt, run=task.run, due_ms=task._envelope.due_ms
-        )
+        message = copies.postpone(task._delivery, self.group, task._envelope.due_ms)
         self.settler.move(Move(source, task._delivery, message))
+
+    def _decide(self, task: ReceivedTask, error: BaseException) -> Again | Bury:
+        """The policy's word; a policy of the user's that fails is replaced by the default for this once."""
+        limit, attempt, chance = task._envelope.max_retries, task.attempt, random.random()
+        try:
+            fate = decide(self.policy, limit, attempt, error, chance)
+            if isinstance(fate, Again):
+                seconds("the retry policy's delay", fate.delay)
+        except Exception:  # noqa: BLE001 - user code
+            _log.exception(
+                "the retry policy failed for task %s, using the default", task.id, extra={"task_id": task.id}
+            )
+            return decide(ExponentialBackoff(), limit, attempt, error, chance)
+        return fate
 
     def _tell(self, task: ReceivedTask, error: BaseException) -> None:
         if self.on_error is None:

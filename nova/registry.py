@@ -27,6 +27,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_DUE = {"process_in", "process_at"}
+"""Two names of one choice: either replaces the other."""
+
+
 class Enqueuer(Protocol):
     """The queue's own verbs, as far as a decorated task needs them."""
 
@@ -45,14 +49,25 @@ class Registry:
     def __init__(self) -> None:
         self.by_type: dict[str, Handler] = {}
         self._lock = threading.Lock()
+        self._sealed = False
+
+    def seal(self) -> dict[str, Handler]:
+        """Refuse further functions, since a worker runs these from now on."""
+        with self._lock:
+            self._sealed = True
+            return self.by_type
 
     def add(self, type: str, handler: Handler) -> None:
         """Register a handler.
 
         Raises:
-            ConfigError: the type is taken.
+            ConfigError: the type is taken, or a worker has started on the decorated tasks.
         """
         with self._lock:
+            if self._sealed:
+                raise ConfigError(
+                    f"task {type!r}: decorated after start(); decorate every task before the worker starts"
+                )
             if type in self.by_type:
                 raise ConfigError(f"task: the type {type!r} is registered already; a type has one function")
             self.by_type[type] = handler
@@ -84,8 +99,11 @@ class DecoratedTask(Generic[P, R]):
             ConfigError: unknown, illegal, or given twice here.
         """
         resolve(options, keywords)
-        given = {option.name: option for option in options}
-        merged = {**self._options, **given, **keywords}
+        given = {**{option.name: option for option in options}, **keywords}
+        kept = self._options
+        if given.keys() & _DUE:
+            kept = {name: value for name, value in kept.items() if name not in _DUE}
+        merged = {**kept, **given}
         return DecoratedTask(self._queue, self._function, self.type, merged, self._arguments)
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
@@ -126,8 +144,10 @@ class Arguments:
         self._signature = inspect.signature(function)
         try:
             hints = get_type_hints(function, include_extras=True)
-        except NameError as exc:
-            raise ConfigError(f"task {type!r}: its annotations name something unknown: {exc}") from exc
+        except (NameError, TypeError) as exc:
+            raise ConfigError(
+                f"task {type!r}: expected a plain function whose annotations can be read, got {function!r}: {exc}"
+            ) from exc
         fields: list[Any] = []
         for name, parameter in self._signature.parameters.items():
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):

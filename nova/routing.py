@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from nova.errors import ConfigError
 from nova.task import Priority
 
-__all__ = ["DEFAULT_QUEUE", "Topics", "check_name", "check_queue"]
+__all__ = ["DEFAULT_QUEUE", "Topics", "check_name", "check_prefix", "check_queue"]
 
 DEFAULT_QUEUE = "default"
 CLASSES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
@@ -28,6 +28,18 @@ def check_name(what: str, name: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"{what}: expected 1 to 50 letters, digits, '_' or '-' (no dots), got {name!r}")
     return name
+
+
+def check_prefix(prefix: object) -> str:
+    """A legal topic prefix.
+
+    Raises:
+        ConfigError: illegal, or it holds a mark by which topics are read back.
+    """
+    checked = check_name("topic prefix", prefix)
+    if any(mark in checked for mark in _RESERVED):
+        raise ConfigError(f"topic prefix: {checked!r} holds _PRIORITY_, _DELAY_ or _DEAD, which mark Nova's own topics")
+    return checked
 
 
 def check_queue(name: object) -> str:

@@ -8,10 +8,9 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor as Pool
 from typing import Any
 
-from nova.execution import Slot
+from nova.execution import Slot, in_daemon_thread
 from nova.handlers import Handlers
 from nova.middleware import Chain
 from nova.outcomes import Outcomes
@@ -51,7 +50,6 @@ class TaskRunner:
         self._on_abandoned = on_abandoned
         self._abandoned = 0
         self._counting = threading.Lock()
-        self.pool: Pool | None = None
 
     def run(self, task: ReceivedTask, slot: Slot) -> None:
         """Run a task in this thread."""
@@ -126,13 +124,17 @@ class TaskRunner:
         return None
 
     def _settle(self, task: ReceivedTask, error: BaseException | None) -> None:
-        if error is None:
-            self._outcomes.completed(task)
-        else:
-            self._outcomes.failed(task, error)
+        try:
+            if error is None:
+                self._outcomes.completed(task)
+            else:
+                self._outcomes.failed(task, error)
+        except Exception:  # noqa: BLE001 - a thread's top: the slot must live, and the task must not stay here for ever
+            _log.exception("settling task %s failed, it will run again", task.id, extra={"task_id": task.id})
+            task._source.release([task._delivery])
 
     async def _in_thread(self, handler: Callable[[ReceivedTask], Any], task: ReceivedTask) -> None:
-        result = await asyncio.get_running_loop().run_in_executor(self.pool, handler, task)
+        result = await in_daemon_thread(handler, task)
         if inspect.isawaitable(result):
             _refuse_awaitable(handler, result)
 

@@ -78,31 +78,35 @@ class TaskQueue:
         self.dead = Dead(self._open, self._topics, self._settings.group_id)
 
     @classmethod
-    def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
+    def from_config(cls, source: str | Path | Mapping[str, Any], *options: Option) -> Self:
         """A queue from a TOML file or a mapping of the same form; see docs/configuration.md.
+
+        Args:
+            source: the file or mapping.
+            options: what a file cannot say, for example `with_middleware(…)`.
 
         Raises:
             ConfigError: unreadable, an unknown key (the nearest name is suggested), or an illegal value.
         """
-        return cls(*config.from_config(source))
+        return cls(*config.from_config(source), *options)
 
     @classmethod
-    def from_url(cls, url: str) -> Self:
+    def from_url(cls, url: str, *options: Option) -> Self:
         """A queue from a URL such as `sqlite:///nova.db?group_id=billing` or `memory://`.
 
         Raises:
             ConfigError: unknown scheme or parameter, or an illegal value.
         """
-        return cls(*config.from_url(url))
+        return cls(*config.from_url(url), *options)
 
     @classmethod
-    def from_env(cls) -> Self:
+    def from_env(cls, *options: Option) -> Self:
         """A queue from `NOVA_CONFIG` (a TOML file) or `NOVA_URL`.
 
         Raises:
             ConfigError: neither or both are set, or what they name is wrong.
         """
-        return cls(*config.from_environment(os.environ))
+        return cls(*config.from_environment(os.environ), *options)
 
     def connect(self, timeout: float | timedelta = 10.0) -> Self:
         """Open the driver now instead of at first use; returns the queue.
@@ -257,9 +261,11 @@ class TaskQueue:
             worker_options: as for `start` or `start_batch`.
 
         Raises:
-            ConfigError: as for `start` and `start_batch`.
+            ConfigError: as for `start` and `start_batch`, or not called in the main thread.
         """
         grace = seconds("run(timeout)", timeout)
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigError("run: only the main thread receives signals; use start() and stop() in other threads")
         if aggregator is not None:
             self.start_batch(handler, aggregator, **worker_options)
         elif handler is not None or not self._workers:
@@ -472,13 +478,13 @@ class TaskQueue:
             return OneHandler(handler)
         if not self._registry.by_type:
             raise ConfigError("start: no handler given and no @queue.task registered; give one or decorate a function")
-        return ByType(self._registry.by_type)
+        return ByType(self._registry.seal())
 
     def _worker_config(self, concurrency: int, queues: Sequence[str] | None, on_error: OnError | None) -> WorkerConfig:
         if not isinstance(concurrency, int) or isinstance(concurrency, bool) or not 1 <= concurrency <= 10_000:
             raise ConfigError(f"concurrency: expected an integer from 1 to 10000, got {concurrency!r}")
-        if on_error is not None and not callable(on_error):
-            raise ConfigError(f"on_error: expected a function of the task and the exception, got {on_error!r}")
+        if on_error is not None:
+            check_handler(on_error, "on_error", "task", "error")
         settings = self._settings
         return WorkerConfig(
             group=settings.group_id,

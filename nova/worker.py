@@ -105,11 +105,16 @@ class Worker:
         self._loop: LoopThread | None = None
         self._batches: BatchRunner | None = None
         self._lanes: Lanes[Any]
+        self._executor: ThreadExecutor[Any] | LoopExecutor[Any] | None = None
         self._stopping = threading.Event()
-        if isinstance(work, BatchWork):
-            self._prepare_batches(work)
-        else:
-            self._prepare_tasks(work)
+        try:
+            if isinstance(work, BatchWork):
+                self._prepare_batches(work)
+            else:
+                self._prepare_tasks(work)
+        except BaseException:
+            self._undo()
+            raise
         self._keeper = threading.Thread(target=self._keep, name=f"{self._name}-keeper", daemon=True)
         self._start()
 
@@ -133,7 +138,7 @@ class Worker:
             self._batches.stop()
         self._flush_batches(deadline)
         self._release_unstarted()
-        finished = self._executor.close(max(0.0, deadline - time.monotonic()))
+        finished = self._executor is None or self._executor.close(max(0.0, deadline - time.monotonic()))
         if not finished:
             _log.warning("%s: %d handlers still ran at the end of the stop", self._name, self._lanes.running)
         settled = self._settler.close(max(1.0, deadline - time.monotonic()))
@@ -155,9 +160,7 @@ class Worker:
         slots = self._scheduler.slots
         threads: ThreadExecutor[ReceivedTask] = ThreadExecutor(self._name, slots, runner.run)
         if work.handlers.any_async:
-            loop = LoopExecutor(self._name, slots, config.concurrency, runner.run_async)
-            runner.pool = loop.pool
-            self._bind(loop)
+            self._bind(LoopExecutor(self._name, runner.run_async))
         else:
             self._bind(threads)
         prefetch = min(slots + 2 * MAX_STOCK, self._driver.capabilities.max_unsettled or 1 << 30)
@@ -180,7 +183,7 @@ class Worker:
         self._batches = runner
         self._bind(ThreadExecutor(self._name, self._scheduler.slots, runner.run))
         for rank in range(len(CLASSES)):
-            feed = BatchFeed(self._lanes, rank, work.aggregator, prefetch)
+            feed = BatchFeed(self._lanes, rank, work.aggregator, prefetch, self._outcomes.failed)
             self._feeds.append(feed)
             self._add_intake(rank, feed, prefetch)
         self._add_quarantine(lambda task: [[task]])
@@ -207,13 +210,16 @@ class Worker:
         self._subscribe(f"{self._name}-quarantine", request, QuarantineFeed(offer))
 
     def _subscribe(self, name: str, request: SubscribeRequest, feed: Feed) -> None:
-        try:
-            subscription = self._driver.subscribe(request)
-        except BaseException:
-            for intake in self._intakes:
-                intake.close()
-            raise
-        self._intakes.append(Intake(name, subscription, self._admission, feed))
+        self._intakes.append(Intake(name, self._driver.subscribe(request), self._admission, feed))
+
+    def _undo(self) -> None:
+        """Close what a failed start has opened."""
+        for intake in self._intakes:
+            intake.close()
+        if self._executor is not None:
+            self._executor.close(0.0)
+        if self._loop is not None:
+            self._loop.close()
 
     def _start(self) -> None:
         self._settler.start()

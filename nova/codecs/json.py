@@ -42,7 +42,7 @@ class JsonCodec:
         del headers
         try:
             document = _decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise DecodeError(f"json: body is not a Nova document: {exc}") from exc
         inner = document.task
         return Content(document.task_id, inner.Type, inner.Payload or b"", document.queue, document.priority)

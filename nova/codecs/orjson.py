@@ -56,7 +56,15 @@ class OrjsonCodec:
                 document.get("queue", ""),
                 document.get("priority", 0),
             )
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, binascii.Error, ValueError) as exc:
+        except (
+            orjson.JSONDecodeError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            binascii.Error,
+            ValueError,
+            RecursionError,
+        ) as exc:
             raise DecodeError(f"orjson: body is not a Nova document: {type(exc).__name__}: {exc}") from exc
         _check(content)
         return content

@@ -255,3 +255,13 @@ def test_tasks_and_batches_live_side_by_side_on_different_queues(broker: Broker)
     q.enqueue_batch(tasks(10), queue="imports")
     q.enqueue(Task("one"))
     eventually(lambda: len(batched) == 10 and len(single) == 1)
+
+
+def test_many_keys_that_use_up_the_prefetch_still_go(broker: Broker) -> None:
+    q = broker.queue()
+    seen: set[str] = set()
+    q.start_batch(
+        lambda batch: seen.update(batch.ids), CountAggregator(5, None, key=lambda task: task.id), concurrency=1
+    )
+    q.enqueue_batch(tasks(50))
+    eventually(lambda: len(seen) == 50)

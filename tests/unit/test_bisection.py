@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,6 +114,30 @@ def test_a_sink_that_comes_back_in_an_outage_round_loads_the_whole() -> None:
     sink = Sink(fails)
     assert sink.drive(range(10)) == Verdict()
     assert sink.done == set(range(10))
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(1, 0), (100, 1), (100, 10), (100, 50), (100, 90), (1000, 30), (1000, 300)]
+)
+def test_however_many_are_poison_exactly_those_are_buried(size: int, count: int) -> None:
+    """What is left comes back as one batch, in a queue where nothing else succeeds; max_retries is 3."""
+    chance = random.Random(5)
+    poison = set(chance.sample(range(size), count))
+    left = list(range(size))
+    attempts, accused, buried = Counter(range(size)), set[int](), set[int]()
+    searches = 0
+    while left and poison & set(left):
+        chance.shuffle(left)
+        sink = Sink(lambda tasks: bool(poison & set(tasks)))
+        verdict = sink.drive(left, charged=[task for task in left if attempts[task] > 1 or task in accused])
+        attempts.update(verdict.charged)
+        buried |= {task for task in verdict.charged if attempts[task] > 4}
+        if not verdict.outage:
+            accused |= set(verdict.uncharged)
+        left = [task for task in verdict.charged if task not in buried] + verdict.uncharged
+        searches += 1
+        assert searches < 400
+    assert buried == poison
 
 
 def test_two_poison_tasks_in_different_halves_are_no_outage() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from nova.errors import ConfigError
@@ -35,6 +36,8 @@ class SQLiteConfig:
             raise ConfigError(f"with_sqlite(path): expected the path of a file, got {self.path!r}")
         if self.path == ":memory:" or self.path.startswith("file:"):
             raise ConfigError(f"with_sqlite(path): expected the path of a file, got {self.path!r}; use with_memory()")
+        # Absolute from the start: a daemon that forks and changes its directory reopens the same file.
+        object.__setattr__(self, "path", os.path.abspath(self.path))
         if self.lease < 0.5:
             raise ConfigError(f"with_sqlite(lease): expected at least 0.5 seconds, got {self.lease:g}")
         for name in ("max_bytes", "max_body_bytes"):
