@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from datetime import datetime
 
 from nova import envelope as h
 from nova.brokers.base import DeadLetters, Delivery, Driver
 from nova.clock import from_ms
+from nova.confirmations import wait_for
 from nova.copies import replay
 from nova.errors import ConfigError, PublishError
-from nova.producer import PUBLISH_TIMEOUT
 from nova.routing import Topics
 
 __all__ = ["Dead", "DeadTask"]
@@ -164,12 +163,7 @@ class Dead:
 
     def _send_back(self, driver: Driver, reader: DeadLetters, deliveries: Sequence[Delivery]) -> int:
         pairs = [(d, copy) for d in deliveries if (copy := replay(d, self._group)) is not None]
-        try:
-            outcome = driver.publish([copy for _, copy in pairs]).result(PUBLISH_TIMEOUT)
-        except FutureTimeout as exc:
-            raise PublishError(
-                f"dead.requeue: no answer within {PUBLISH_TIMEOUT:g} s; the tasks stay dead", may_be_stored=True
-            ) from exc
+        outcome = wait_for(driver.publish([copy for _, copy in pairs]), len(pairs))
         confirmed = [delivery for (delivery, _), error in zip(pairs, outcome, strict=True) if error is None]
         reader.remove(confirmed)
         refused = [error for error in outcome if error is not None]

@@ -31,7 +31,7 @@ class Depth:
     Attributes:
         queues: one entry per queue and class.
         dead: dead letters of the group in all.
-        quarantined: suspects of the group, waiting or running.
+        quarantined: suspects of the group in these queues, waiting or running.
     """
 
     queues: list[QueueDepth]
@@ -57,14 +57,14 @@ class Depth:
 def topics_of(topics: Topics, queues: Sequence[str]) -> list[str]:
     """Every topic whose counts make a `Depth`."""
     ready = [topics.ready(queue, priority) for queue in queues for priority in CLASSES]
-    return [*ready, topics.dead, topics.quarantine]
+    return [*ready, topics.dead, *map(topics.quarantine, queues)]
 
 
 def depth_of(topics: Topics, queues: Sequence[str], counts: Mapping[str, TopicDepth]) -> Depth:
     """The broker's counts by queue and class."""
     dead = counts[topics.dead]
     by_target = dead.dead_by_target
-    quarantine = counts[topics.quarantine]
+    quarantines = [counts[topics.quarantine(queue)] for queue in queues]
     entries = []
     for queue in queues:
         for priority in CLASSES:
@@ -80,4 +80,6 @@ def depth_of(topics: Topics, queues: Sequence[str], counts: Mapping[str, TopicDe
                     None if by_target is None else by_target.get(topic, 0),
                 )
             )
-    return Depth(entries, dead.waiting + (dead.running or 0), quarantine.waiting + (quarantine.running or 0))
+    return Depth(
+        entries, dead.waiting + (dead.running or 0), sum(count.waiting + (count.running or 0) for count in quarantines)
+    )

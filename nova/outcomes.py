@@ -14,6 +14,7 @@ from nova.errors import DecodeError
 from nova.middleware import Chain, Outcome
 from nova.received import ReceivedTask
 from nova.retry import Again, Bury, ExponentialBackoff, RetryPolicy, decide
+from nova.routing import Topics
 from nova.settlement import Move, Settler, Source
 
 __all__ = ["OnError", "Outcomes"]
@@ -36,8 +37,7 @@ class Outcomes:
     chain: Chain
     clock: Clock
     group: str
-    dead_topic: str
-    quarantine_topic: str
+    topics: Topics
     worker: str
     on_error: OnError | None = None
 
@@ -79,7 +79,7 @@ class Outcomes:
             "task %s buried (%s): %r", task_id, reason, error, extra={"task_id": task_id, "reason": reason}
         )  # fmt: skip
         message = copies.bury(
-            delivery, self.dead_topic, self.group,
+            delivery, self.topics.dead, self.group,
             reason=reason, error=error, now_ms=self.clock.now_ms(), worker=self.worker,
         )  # fmt: skip
         self.settler.move(Move(source, delivery, message))
@@ -102,9 +102,12 @@ class Outcomes:
             self.chain.after_handle(task, Outcome("skipped", reason=reason))
 
     def suspect(self, source: Source, delivery: Delivery) -> None:
-        """To the quarantine, where it runs alone."""
+        """To the quarantine of its queue, where it runs alone."""
+        queue, _ = self.topics.read(delivery.topic)
         _log.warning("task %s may have killed its worker, to the quarantine", delivery.headers.get("nova-id"))
-        self.settler.move(Move(source, delivery, copies.quarantine(delivery, self.quarantine_topic, self.group)))
+        self.settler.move(
+            Move(source, delivery, copies.quarantine(delivery, self.topics.quarantine(queue), self.group))
+        )
 
     def not_due(self, source: Source, task: ReceivedTask) -> None:
         """Early by this worker's clock: back with its due time, uncounted."""

@@ -16,10 +16,7 @@ from nova.errors import ConfigError, EncodeError, PublishError
 from nova.routing import Topics
 from nova.task import Enqueued, EnqueueReport, Task, uuid7
 
-__all__ = ["PUBLISH_TIMEOUT", "Prepared", "Producer"]
-
-PUBLISH_TIMEOUT = 30.0
-"""Seconds after which an unanswered enqueue is unknown."""
+__all__ = ["Prepared", "Producer", "check_many", "check_single", "report_of"]
 
 Prepared: TypeAlias = "tuple[list[Message], list[Enqueued]]"
 

@@ -1,7 +1,9 @@
 """Which topic a task waits on: names checked, composed and read back. Pure.
 
 Forms (DESIGN section 5): `{prefix}_PRIORITY_HIGH|NORMAL|LOW` for the default queue; `{prefix}-{queue}` with
-`…_PRIORITY_HIGH` and `…_PRIORITY_LOW` beside it for any other; `{prefix}_DEAD` and `{prefix}_QUARANTINE` are Nova's own.
+`…_PRIORITY_HIGH` and `…_PRIORITY_LOW` beside it for any other. Nova's own: `{prefix}_DEAD` for the dead letters of every
+queue; `{prefix}_QUARANTINE` and `{prefix}-{queue}_QUARANTINE`, one per queue, because only the queue's own workers have its
+handler.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def check_prefix(prefix: object) -> str:
     """
     checked = check_name("topic prefix", prefix)
     if any(mark in checked for mark in _RESERVED):
-        raise ConfigError(f"topic prefix: {checked!r} holds _PRIORITY_, _DELAY_ or _DEAD, which mark Nova's own topics")
+        raise ConfigError(f"topic prefix: {checked!r} holds {_MARKS}, which mark Nova's own topics")
     return checked
 
 
@@ -51,8 +53,7 @@ def check_queue(name: object) -> str:
     queue = check_name("queue", name)
     if queue == "tasks" or any(mark in queue for mark in _RESERVED):
         raise ConfigError(
-            f"queue: {queue!r} is reserved ('tasks' and names with _PRIORITY_, _DELAY_ or _DEAD are Nova's own topics); "
-            "choose another name"
+            f"queue: {queue!r} is reserved ('tasks' and names with {_MARKS} are Nova's own topics); choose another name"
         )
     return queue
 
@@ -91,17 +92,19 @@ class Topics:
         """Where buried tasks wait for a person."""
         return f"{self.prefix}_DEAD"
 
-    @property
-    def quarantine(self) -> str:
-        """Where tasks suspected of killing their process are run one at a time."""
-        return f"{self.prefix}_QUARANTINE"
+    def quarantine(self, queue: str) -> str:
+        """Where a queue's tasks suspected of killing their process are run one at a time."""
+        return f"{self._stem(queue)}_QUARANTINE"
 
     def _compose(self, queue: str, priority: Priority) -> str:
-        if queue == DEFAULT_QUEUE:
-            return f"{self.prefix}_PRIORITY_{priority.name}"
-        stem = f"{self.prefix}-{queue}"
-        return stem if priority is Priority.NORMAL else f"{stem}_PRIORITY_{priority.name}"
+        stem = self._stem(queue)
+        is_plain = queue != DEFAULT_QUEUE and priority is Priority.NORMAL
+        return stem if is_plain else f"{stem}_PRIORITY_{priority.name}"
+
+    def _stem(self, queue: str) -> str:
+        return self.prefix if queue == DEFAULT_QUEUE else f"{self.prefix}-{queue}"
 
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
-_RESERVED = ("_PRIORITY_", "_DELAY_", "_DEAD")
+_RESERVED = ("_PRIORITY_", "_DELAY_", "_DEAD", "_QUARANTINE")
+_MARKS = "_PRIORITY_, _DELAY_, _DEAD or _QUARANTINE"

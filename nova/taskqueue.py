@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from nova import config, producer
@@ -24,6 +22,7 @@ from nova.aggregators import Aggregator
 from nova.brokers.base import Confirmation, Driver, DriverContext, Message
 from nova.brokers.loading import build_driver
 from nova.clock import SystemClock, seconds
+from nova.confirmations import await_for, wait_for
 from nova.dead import Dead
 from nova.depth import Depth, depth_of, topics_of
 from nova.enqueue_options import EnqueueOption, resolve
@@ -33,6 +32,7 @@ from nova.options import Option, QueueSettings, check_queues, settle
 from nova.outcomes import OnError
 from nova.producer import Producer
 from nova.registry import DecoratedTask, Registry, decorate
+from nova.signals import CountedSignals
 from nova.task import Enqueued, EnqueueReport, Task
 from nova.worker import BatchWork, TaskWork, Worker, WorkerConfig, drain
 
@@ -134,13 +134,13 @@ class TaskQueue:
             QueueClosed: the queue was stopped.
         """
         messages, accepted = self._prepare_one(task, options, keywords)
-        outcome = _wait(self._publish(messages), len(messages))
+        outcome = wait_for(self._publish(messages), len(messages))
         return self._accept_one(accepted[0], outcome[0])
 
     async def aenqueue(self, task: Task, *options: EnqueueOption, **keywords: Any) -> Enqueued:
         """`enqueue` for asyncio: the loop is free while the broker works."""
         messages, accepted = await self._opened(lambda: self._prepare_one(task, options, keywords))
-        outcome = await _await(await self._apublish(messages), len(messages))
+        outcome = await await_for(await self._apublish(messages), len(messages))
         return self._accept_one(accepted[0], outcome[0])
 
     def enqueue_batch(self, tasks: Iterable[Task], *options: EnqueueOption, **keywords: Any) -> EnqueueReport:
@@ -160,12 +160,12 @@ class TaskQueue:
             QueueClosed: the queue was stopped.
         """
         messages, accepted = self._prepare_many(tasks, options, keywords)
-        return self._report(accepted, _wait(self._publish(messages), len(messages)))
+        return self._report(accepted, wait_for(self._publish(messages), len(messages)))
 
     async def aenqueue_batch(self, tasks: Iterable[Task], *options: EnqueueOption, **keywords: Any) -> EnqueueReport:
         """`enqueue_batch` for asyncio."""
         messages, accepted = await self._opened(lambda: self._prepare_many(tasks, options, keywords))
-        return self._report(accepted, await _await(await self._apublish(messages), len(messages)))
+        return self._report(accepted, await await_for(await self._apublish(messages), len(messages)))
 
     @overload
     def task(self, type: Callable[P, R], /) -> DecoratedTask[P, R]: ...
@@ -270,7 +270,7 @@ class TaskQueue:
             self.start_batch(handler, aggregator, **worker_options)
         elif handler is not None or not self._workers:
             self.start(handler, **worker_options)
-        with _Signals() as signals:
+        with CountedSignals() as signals:
             while not signals.seen and not self._over.wait(0.2):
                 pass
             _log.info("stopping, up to %g s", grace)
@@ -527,43 +527,3 @@ class _Stop(threading.Thread):
 
     def run(self) -> None:
         self.clean = self._worker.stop(self._timeout)
-
-
-class _Signals:
-    """Counts SIGINT and SIGTERM while it is entered; restores the old handlers."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._count)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _count(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.seen += 1
-
-
-def _wait(confirmation: Confirmation, count: int) -> list[PublishError | None]:
-    try:
-        return confirmation.result(producer.PUBLISH_TIMEOUT)
-    except FutureTimeout:
-        return _unknown(count)
-
-
-async def _await(confirmation: Confirmation, count: int) -> list[PublishError | None]:
-    try:
-        return await asyncio.wait_for(asyncio.wrap_future(confirmation), producer.PUBLISH_TIMEOUT)
-    except TimeoutError:
-        return _unknown(count)
-
-
-def _unknown(count: int) -> list[PublishError | None]:
-    text = f"no confirmation within {producer.PUBLISH_TIMEOUT:g} s; send again with the same task id"
-    return [PublishError(text, may_be_stored=True) for _ in range(count)]

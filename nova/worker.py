@@ -23,7 +23,7 @@ from nova.brokers.base import Driver, SubscribeRequest
 from nova.clock import Clock
 from nova.codecs import Codec
 from nova.errors import BrokerError, ConfigError
-from nova.execution import LoopExecutor, LoopThread, ThreadExecutor
+from nova.execution import LoopExecutor, LoopThread, Slot, ThreadExecutor
 from nova.handlers import BatchHandler, Handlers, is_async
 from nova.intake import MAX_STOCK, BatchFeed, Feed, Intake, QuarantineFeed, TaskFeed
 from nova.lanes import Lanes
@@ -154,15 +154,12 @@ class Worker:
 
     def _prepare_tasks(self, work: TaskWork) -> None:
         config = self._config
-        runner = TaskRunner(
-            work.handlers, self._outcomes, self._watchdog, lambda slot: threads.abandon(slot), self._count_abandoned
-        )
         slots = self._scheduler.slots
-        threads: ThreadExecutor[ReceivedTask] = ThreadExecutor(self._name, slots, runner.run)
+        runner = TaskRunner(work.handlers, self._outcomes, self._watchdog, self._abandon, self._count_abandoned)
         if work.handlers.any_async:
             self._bind(LoopExecutor(self._name, runner.run_async))
         else:
-            self._bind(threads)
+            self._bind(ThreadExecutor(self._name, slots, runner.run))
         prefetch = min(slots + 2 * MAX_STOCK, self._driver.capabilities.max_unsettled or 1 << 30)
         floor = max(1, -(-config.concurrency // 4))
         for rank in range(len(CLASSES)):
@@ -206,7 +203,8 @@ class Worker:
             if not self._lanes.offer(CLASSES.index(task.priority), wrap(task)):
                 task._source.release([task._delivery])
 
-        request = SubscribeRequest(topics=(config.topics.quarantine,), group=config.group, prefetch=1, charged=True)
+        topics = tuple(map(config.topics.quarantine, config.queues))
+        request = SubscribeRequest(topics=topics, group=config.group, prefetch=1, charged=True)
         self._subscribe(f"{self._name}-quarantine", request, QuarantineFeed(offer))
 
     def _subscribe(self, name: str, request: SubscribeRequest, feed: Feed) -> None:
@@ -274,6 +272,10 @@ class Worker:
         except Exception:  # noqa: BLE001 - a thread's top: the keeper must live, or every lease runs out
             _log.exception("%s: %s failed, trying again soon", self._name, what)
 
+    def _abandon(self, slot: Slot) -> None:
+        if isinstance(self._executor, ThreadExecutor):
+            self._executor.abandon(slot)
+
     def _count_abandoned(self, abandoned: int) -> None:
         if abandoned == self._config.concurrency:
             _log.error("%s: %d handlers overran their time and cannot be stopped; draining", self._name, abandoned)
@@ -288,8 +290,7 @@ def make_outcomes(config: WorkerConfig, settler: Settler) -> Outcomes:
         chain=config.chain,
         clock=config.clock,
         group=config.group,
-        dead_topic=config.topics.dead,
-        quarantine_topic=config.topics.quarantine,
+        topics=config.topics,
         worker=f"{socket.gethostname()}-{os.getpid()}",
         on_error=config.on_error,
     )

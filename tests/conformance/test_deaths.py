@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nova import Task
+from nova import CountAggregator, Task
+from nova.brokers.base import Message
 from tests.conformance.brokers import Broker
 from tests.conformance.processes import Workers
 from tests.eventually import eventually, never
@@ -118,3 +119,25 @@ def test_processes_wake_each_other(broker: Broker, workers: Workers, requires: C
         q.enqueue(Task("t", id=f"wake{n}"))
         eventually(lambda: workers.words("done")[f"wake{n}"] == 1, timeout=10)  # noqa: B023
     assert os.getpid() not in {process.pid for process in workers.alive}
+
+
+def test_a_suspect_is_only_run_by_the_workers_of_its_own_queue(broker: Broker) -> None:
+    """The quarantine of one queue must not hand its tasks to another queue's handler."""
+    q = broker.queue()
+    ran: list[tuple[str, str]] = []
+    driver = broker.driver()
+    topic = f"{broker.prefix}-imports_QUARANTINE"
+    driver.ensure([topic])
+    headers = {
+        "nova-id": "suspect",
+        "task_type": "row",
+        "nova-codec": "blob",
+        "nova-target": f"{broker.prefix}-imports",
+    }
+    suspect = Message(topic, b"x", {**headers, "nova-group": "g"}, "suspect", group="g")
+    assert driver.publish([suspect]).result(10) == [None]
+    q.start(lambda task: ran.append(("default", task.id)))
+    never(lambda: ran, during=0.5)
+    q.start_batch(lambda batch: ran.extend(("imports", i) for i in batch.ids), CountAggregator(5), queues=["imports"])
+    eventually(lambda: ran == [("imports", "suspect")])
+    driver.close()

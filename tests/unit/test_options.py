@@ -63,6 +63,7 @@ QUEUE_MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: with_queues("x_PRIORITY_y"), "reserved"),
     (lambda: with_queues("x_DELAY_0"), "reserved"),
     (lambda: with_queues("my_DEAD"), "reserved"),
+    (lambda: with_queues("my_QUARANTINE"), "reserved"),
     (lambda: with_delay_slots(0, 60), "integer from 1 to 64, got 0; leave with_delay_slots"),
     (lambda: with_delay_slots(65, 60), "from 1 to 64"),
     (lambda: with_delay_slots(24, 0), "duration"),
