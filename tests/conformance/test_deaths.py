@@ -141,3 +141,18 @@ def test_a_suspect_is_only_run_by_the_workers_of_its_own_queue(broker: Broker) -
     q.start_batch(lambda batch: ran.extend(("imports", i) for i in batch.ids), CountAggregator(5), queues=["imports"])
     eventually(lambda: ran == [("imports", "suspect")])
     driver.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_stop_at_once(broker: Broker, workers: Workers, number: int) -> None:
+    q = broker.queue()
+    q.enqueue(Task("hold", id="held"))
+    process = workers.start("handle")
+    eventually(lambda: workers.words("start")["held"] == 1, timeout=30)
+    process.send_signal(number)
+    never(lambda: process.poll() is not None, during=0.5, what="the first signal waits for the handler, up to 20 s")
+    process.send_signal(number)
+    eventually(lambda: process.poll() is not None, timeout=10)
+    workers.alive.remove(process)
+    workers.start("handle")
+    eventually(lambda: workers.words("start")["held"] == 2, timeout=LEASE)

@@ -1,0 +1,89 @@
+"""From results to what a person reads: aligned tables, medians, and which targets were reached. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.samples import Results
+
+__all__ = ["Ratio", "percentile", "ratio_rows", "rate_rows", "table", "verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A comparison: Nova's rate over the best of the others in the same round.
+
+    Attributes:
+        bounds: what is asked of it, and what is asked of it next; none = printed only.
+    """
+
+    what: str
+    ours: str
+    against: str
+    others: tuple[str, ...]
+    bounds: tuple[float, ...] = ()
+
+    def rounds(self, results: Results) -> list[float]:
+        """One ratio a round."""
+        ours = results.of_rounds((self.ours,), lambda sample: sample.rate)
+        others = results.of_rounds(self.others, lambda sample: sample.rate)
+        return [a / b for a, b in zip(ours, others, strict=True)]
+
+
+def verdict(value: float, bound: float, *, at_most: bool = False) -> str:
+    """Whether a target is reached in this run."""
+    reached = value <= bound if at_most else value >= bound
+    return f"{'≤' if at_most else '≥'} {bound:g}: {'reached' if reached else 'FALLS SHORT'}"
+
+
+def rate_rows(results: Results, names: Sequence[str]) -> list[list[str]]:
+    """Tasks per second of each round, their median, CPU per task, and what went wrong."""
+    rows = []
+    for name in names:
+        samples = results.samples[name]
+        cpu = statistics.median(sample.details["cpu_seconds"] / sample.tasks for sample in samples)
+        rows.append(
+            [
+                name,
+                f"{samples[0].tasks:,}",
+                " ".join(f"{sample.rate:,.0f}" for sample in samples),
+                f"{statistics.median(sample.rate for sample in samples):,.0f}",
+                f"{1e6 * cpu:.1f}",
+                str(sum(sample.lost for sample in samples)),
+                str(sum(sample.duplicates for sample in samples)),
+            ]
+        )
+    return rows
+
+
+def ratio_rows(results: Results, ratios: Sequence[Ratio]) -> list[list[str]]:
+    """Each comparison round by round, its median, and its bounds."""
+    rows = []
+    for ratio in ratios:
+        rounds = ratio.rounds(results)
+        median = statistics.median(rounds)
+        judged = "; then ".join(verdict(median, bound) for bound in ratio.bounds) or "no bound"
+        rows.append([ratio.what, ratio.against, " ".join(f"{r:.2f}" for r in rounds), f"{median:.2f}", judged])
+    return rows
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A titled, aligned text table; the first column to the left, numbers to the right, words at the end to the left."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = [title, "=" * len(title)]
+    for row in (head, ["-" * width for width in widths], *rows):
+        cells = [cell.rjust(widths[i]) if _is_number(rows, i) else cell.ljust(widths[i]) for i, cell in enumerate(row)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _is_number(rows: Sequence[Sequence[str]], column: int) -> bool:
+    return all(row[column].replace(",", "").replace(".", "").isdigit() for row in rows)
