@@ -11,7 +11,7 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 PYTEST := $(PY) -m pytest
-CODE   := $(wildcard nova tests examples)
+CODE   := $(wildcard nova tests examples benchmarks)
 LINTED := $(wildcard nova tests examples benchmarks)
 
 PROTO     := proto/nova/v1/envelope.proto

@@ -64,6 +64,7 @@ class Topics:
 
     prefix: str
     _ready: dict[tuple[str, int], str] = field(default_factory=dict, repr=False, compare=False)
+    _read: dict[str, tuple[str, Priority]] = field(default_factory=dict, repr=False, compare=False)
 
     def ready(self, queue: str, priority: int) -> str:
         """Where a task of this queue and class waits."""
@@ -78,6 +79,14 @@ class Topics:
         Raises:
             ConfigError: the topic is not one of this prefix.
         """
+        found = self._read.get(topic)
+        if found is None:
+            found = self._parse(topic)
+            if len(self._read) < 1000:
+                self._read[topic] = found
+        return found
+
+    def _parse(self, topic: str) -> tuple[str, Priority]:
         stem, _, rank = topic.rpartition("_PRIORITY_")
         priority = Priority[rank] if stem and rank in Priority.__members__ else Priority.NORMAL
         stem = stem or topic

@@ -64,7 +64,7 @@ class Scheduler:
 
     def pick(self, ready: Sequence[object]) -> int | None:
         """Take a slot for one of the classes whose entry in `ready` is true; None if none has both work and room."""
-        candidates = [c for c in (HIGH, NORMAL, LOW) if ready[c] and self.room(c)]
+        candidates = [c for c in (HIGH, NORMAL, LOW) if ready[c] and self._has_room(c)]
         if not candidates:
             return None
         chosen = candidates[0]
@@ -89,6 +89,15 @@ class Scheduler:
         if c != LOW:
             room = min(room, self._high_normal - high - normal)
         return max(room, 0)
+
+    def _has_room(self, c: int) -> bool:
+        high, normal, low = self.running
+        return (
+            self.running[c] < self._c
+            and high + normal + low < self._total
+            and (c == HIGH or low + normal < self._low_normal)
+            and (c == LOW or high + normal < self._high_normal)
+        )
 
     def finish(self, chosen: int) -> None:
         """Give a slot back."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +73,7 @@ class Broker:
         return driver
 
     @contextmanager
-    def away(self) -> Iterator[None]:
+    def away(self) -> Generator[None]:
         """Make the broker refuse or ignore everybody inside the block; a server is paused, a file is locked."""
         blocker = sqlite3.connect(self.section["path"], isolation_level=None, timeout=10)
         blocker.execute("BEGIN IMMEDIATE")

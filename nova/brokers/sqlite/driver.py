@@ -234,14 +234,14 @@ class SQLiteSubscription:
         """Delete the rows; one fsync for all that settle meanwhile."""
         claims = self._let_go(deliveries)
         if claims:
-            self._submit(lambda c: statements.delete(c, claims), "ack", len(claims))
+            self._submit(lambda c: statements.delete(c, claims), "ack", claims)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Make the rows ready again, as if never claimed."""
         claims = self._let_go(deliveries)
         if claims:
             charged = self._charged
-            self._submit(lambda c: statements.release(c, claims, charged), "release", len(claims))
+            self._submit(lambda c: statements.release(c, claims, charged), "release", claims)
 
     def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Move the leases on; rows claimed by another process meanwhile are lost."""
@@ -304,16 +304,19 @@ class SQLiteSubscription:
         held.difference_update(deliveries)
         return claims
 
-    def _submit(self, operation: Callable[[sqlite3.Connection], object], what: str, count: int) -> None:
+    def _submit(
+        self, operation: Callable[[sqlite3.Connection], object], what: str, claims: list[statements.Claim]
+    ) -> None:
         """Change rows without waiting. Tried again while the file is locked; otherwise they come back with their lease."""
 
         def done(finished: Future[object]) -> None:
             error = finished.exception()
             if isinstance(error, BrokerUnavailable) and not self._closed:
-                self._submit(operation, what, count)
+                self._submit(operation, what, claims)
             elif error is not None:
-                _log.warning("sqlite: %s of %d tasks failed, they will run again: %s", what, count, error)
-            self._driver.waker.wake(self._topics)
+                _log.warning("sqlite: %s of %d tasks failed, they will run again: %s", what, len(claims), error)
+            elif what == "release":
+                self._driver.waker.wake(self._topics)
 
         self._pending = self._driver.writer.submit(operation)
         self._pending.add_done_callback(done)

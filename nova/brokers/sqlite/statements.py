@@ -6,10 +6,9 @@ and beside busy handlers each step back costs up to a switch interval (5 ms).
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,8 +26,7 @@ _CHUNKS = (128, 16, 1)
 _COLUMNS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """The right to one row, until somebody claims it again."""
 
     row: int
@@ -72,7 +70,11 @@ def claim(
 
 def delete(connection: sqlite3.Connection, claims: Sequence[Claim]) -> int:
     """Remove the rows whose claims still hold."""
-    return connection.execute(f"DELETE FROM nova_messages WHERE {_CLAIMED}", (_as_json(claims),)).rowcount
+    rows: dict[int, list[int]] = {}  # by claim number, nearly always 1: four times faster than row values
+    for row, number in claims:
+        rows.setdefault(number, []).append(row)
+    query = "DELETE FROM nova_messages WHERE claim = ? AND id IN (SELECT value FROM json_each(?))"
+    return sum(connection.execute(query, (number, _dump(ids).decode())).rowcount for number, ids in rows.items())
 
 
 def release(connection: sqlite3.Connection, claims: Sequence[Claim], charged: int) -> None:
@@ -175,9 +177,10 @@ def _insert_rows(connection: sqlite3.Connection, values: list[int | bytes]) -> N
 
 
 def _as_json(claims: Sequence[Claim]) -> str:
-    return json.dumps([(claim.row, claim.number) for claim in claims])
+    return _dump(claims).decode()
 
 
+_dump = msgspec.json.encode
 encode_headers = msgspec.json.Encoder().encode
 decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 _CLAIMED = "(id, claim) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
