@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -58,9 +57,8 @@ class Settler:
         self._acks: deque[tuple[Source, Delivery]] = deque()
         self._moves: deque[Move] = deque()
         self._work = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name}-settler", daemon=True)
-        self._backoff = RETRY_AFTER
 
     def start(self) -> None:
         """Settle in the background from now on."""
@@ -91,7 +89,7 @@ class Settler:
 
     def close(self, timeout: float) -> bool:
         """Settle what was handed over, for at most `timeout` seconds; False if something is left (it comes back)."""
-        self._closing = True
+        self._closing.set()
         self._work.set()
         self._thread.join(timeout)
         left = len(self._moves)
@@ -100,22 +98,21 @@ class Settler:
         return not self._thread.is_alive() and not left
 
     def _run(self) -> None:
+        """Flush whenever there is work; ends after the flush that follows `close`, whether it managed all or not."""
+        backoff = RETRY_AFTER
         while True:
             self._work.wait()
-            closing = self._closing
             self._work.clear()
-            if self.flush():
-                self._backoff = RETRY_AFTER
-            elif closing:
+            closing = self._closing.is_set()
+            managed = self.flush()
+            if closing:
                 return
-            else:
-                time.sleep(self._backoff)
-                self._backoff = min(2 * self._backoff, RETRY_AFTER_MOST)
-                self._work.set()
-            if closing and not self._acks and not self._moves:
-                return
-            if self._closing:
-                self._work.set()
+            if managed:
+                backoff = RETRY_AFTER
+                continue
+            self._closing.wait(backoff)
+            backoff = min(2 * backoff, RETRY_AFTER_MOST)
+            self._work.set()
 
     def _ack_all(self) -> None:
         by_source: dict[Source, list[Delivery]] = {}

@@ -72,7 +72,9 @@ class TaskQueue:
         self._ensured: set[str] = set()
         self._workers: list[Worker] = []
         self._claimed: dict[str, str] = {}
+        self._stopping = False
         self._stopped = False
+        self._stopped_clean = True
         self._over = threading.Event()
         self._exit_code = 0
         self.dead = Dead(self._open, self._topics, self._settings.group_id)
@@ -282,25 +284,32 @@ class TaskQueue:
             sys.exit(self._exit_code)
 
     def stop(self, timeout: float | timedelta = 30.0) -> bool:
-        """Receive no more, flush open batches, finish what runs, settle it, close. Safe to call twice.
+        """Receive no more, flush open batches, finish what runs, settle it, close. A second call waits for the first.
+
+        Handlers that still run may enqueue until they end. Not to be called by a handler, which would wait for itself.
 
         Returns:
             False if handlers still ran after `timeout` seconds; their tasks run again elsewhere.
         """
         grace = seconds("stop(timeout)", timeout)
         with self._lock:
-            self._stopped = True
             workers, self._workers = self._workers, []
-            driver, self._driver = self._driver, None
+            is_first, self._stopping = not self._stopping, True
+        if not is_first:
+            return self._over.wait(grace) and self._stopped_clean
         threads = [_Stop(worker, grace) for worker in workers]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        with self._lock:  # only now: handlers that were still running may have enqueued
+            self._stopped = True
+            driver, self._driver = self._driver, None
         if driver is not None:
             driver.close(max(grace, 1.0))
+        self._stopped_clean = all(thread.clean for thread in threads)
         self._over.set()
-        return all(thread.clean for thread in threads)
+        return self._stopped_clean
 
     def close(self) -> None:
         """`stop` with its default timeout."""
@@ -503,6 +512,8 @@ class TaskQueue:
 
     def _start_worker(self, worker_config: WorkerConfig, work: TaskWork | BatchWork, verb: str) -> None:
         with self._lock:
+            if self._stopping:
+                raise QueueClosed("this queue was stopped; build a new TaskQueue")
             for queue in worker_config.queues:
                 if queue in self._claimed:
                     raise ConfigError(

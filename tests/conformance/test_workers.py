@@ -267,3 +267,23 @@ def test_drain_runs_everything_due_in_this_thread(broker: Broker) -> None:
     assert sorted(attempts) == [1, 1, 2, 3]
     assert [d.reason for d in q.dead.list()] == ["retries exhausted"]
     assert q.depth().delayed == 1
+
+
+def test_a_handler_may_enqueue_until_the_stop_has_let_it_finish(broker: Broker) -> None:
+    q = broker.queue()
+    started = threading.Event()
+
+    def handle(task: ReceivedTask) -> None:
+        started.set()
+        time.sleep(0.3)  # so that the stop begins meanwhile
+        q.enqueue(Task("next"))
+
+    q.start(handle, concurrency=1)
+    q.enqueue(Task("first"))
+    assert started.wait(10)
+    other = threading.Thread(target=q.stop)
+    other.start()
+    assert q.stop(timeout=20)
+    other.join()
+    depth = broker.queue().depth()
+    assert (depth.waiting, depth.delayed, depth.dead) == (1, 0, 0)
