@@ -128,7 +128,6 @@ class Capabilities:
         after_fork: an open driver in a forked child is opened anew ("reopen") or refused ("refuse").
         housekeeping_every: seconds between calls of `housekeeping` by each worker.
         delay_p99: seconds by which a delayed task may be late at up to 200/s, 99 of 100 (never early).
-        restartable: the broker is a server that may go away and come back.
     """
 
     name: str
@@ -140,7 +139,6 @@ class Capabilities:
     after_fork: Literal["reopen", "refuse"] = "reopen"
     housekeeping_every: float = 1.0
     delay_p99: float = 0.1
-    restartable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

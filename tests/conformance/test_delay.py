@@ -30,7 +30,7 @@ def test_delayed_tasks_are_never_early_and_come_on_time(broker: Broker) -> None:
         q.enqueue(Task("t"), process_in=chance.uniform(0.001, 1.5))
     eventually(lambda: len(late) == 100)
     assert min(late) >= 0
-    assert max(late) < MARGIN
+    assert sorted(late)[98] < broker.driver().capabilities.delay_p99 + MARGIN
 
 
 def test_a_due_time_in_the_past_means_now(broker: Broker) -> None:
