@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,11 +49,19 @@ class BatchRunner:
         self._policy = policy
         self._bisect = bisect
         self._loop = loop
-        self.outage = Outage(lambda failures: policy.delay(failures, random.random()))
+        self.outage = Outage(outcomes.backoff)
 
     def run(self, job: list[ReceivedTask], slot: Slot) -> None:
         """Run a batch in this thread."""
         del slot
+        try:
+            self._run(job)
+        except BaseException:  # noqa: BLE001 - a thread's top: the tasks must not stay here for ever
+            _log.exception("settling a batch of %d tasks failed, they will run again", len(job))
+            self.outage.give_up(job)
+            self._release(job)
+
+    def _run(self, job: list[ReceivedTask]) -> None:
         tasks = self._still_ours(job)
         if not self.outage.wait_turn(job):
             self._release(tasks)
@@ -118,7 +125,7 @@ class BatchRunner:
         if step.outage:
             self.outage.declare(job)
             return self.outage.wait_turn(job)
-        return self.outage.pause(self._policy.delay(1, random.random()))
+        return self.outage.pause(self._outcomes.backoff(1))
 
     def _attempt(self, tasks: list[ReceivedTask]) -> BaseException | None:
         """Run the handler once; settles what that resolves, returns the exception that resolves nothing."""
@@ -149,7 +156,7 @@ class BatchRunner:
             for task in batch:
                 self._outcomes.chain.before_handle(task)
         if self._is_async and self._loop is not None:
-            return self._loop.run(self._handler(batch))
+            return self._loop.run(lambda: self._handler(batch))
         return self._handler(batch)
 
     def _fail(self, tasks: Sequence[ReceivedTask], error: BaseException) -> None:

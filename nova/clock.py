@@ -5,13 +5,14 @@ Pure code takes a time as an argument; only edges hold a `Clock`, so a test can 
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from nova.errors import LONGEST_SECONDS, ConfigError
 
-__all__ = ["Clock", "SystemClock", "from_ms", "seconds", "to_ms"]
+__all__ = ["Clock", "SystemClock", "due_after", "from_ms", "seconds", "to_ms"]
 
 
 class Clock(Protocol):
@@ -39,7 +40,7 @@ class SystemClock:
 
 
 def to_ms(name: str, instant: datetime) -> int:
-    """Epoch milliseconds of an aware datetime.
+    """Epoch milliseconds of an aware datetime, rounded up: never before it.
 
     Raises:
         ConfigError: `instant` is no datetime, or has no time zone.
@@ -51,7 +52,12 @@ def to_ms(name: str, instant: datetime) -> int:
             f"{name}: expected an aware datetime, got the naive {instant.isoformat()}; "
             "add a time zone, for example .replace(tzinfo=timezone.utc)"
         )
-    return int((instant - _EPOCH) / _MILLISECOND)
+    return -((_EPOCH - instant) // _MILLISECOND)
+
+
+def due_after(now_ms: int, delay: float) -> int:
+    """The first epoch millisecond that is surely `delay` seconds after an instant that was cut to `now_ms`."""
+    return now_ms + math.ceil(delay * 1000) + 1
 
 
 def from_ms(ms: int) -> datetime:
@@ -74,7 +80,7 @@ def seconds(name: str, value: float | timedelta, *, minimum: float = 0.0, strict
     if isinstance(value, timedelta):
         length = value.total_seconds()
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        length = float(value)
+        length = float(value) if abs(value) < LONGEST_SECONDS else LONGEST_SECONDS * (1 if value > 0 else -1)
     else:
         raise ConfigError(f"{name}: expected seconds or a timedelta, got {value!r}")
     if not minimum <= length < LONGEST_SECONDS or (strict and length == minimum):

@@ -31,6 +31,10 @@ _VALUES: dict[str, Callable[..., Option]] = {
     "topic_prefix": options.with_topic_prefix,
     "message_format": options.with_message_format,
 }
+_REFUSED: dict[object, str] = {
+    "auto_commit": "it would acknowledge tasks before they are done; leave it out, Nova acknowledges after success",
+    "broadcasting": "it would lose what a stopped worker missed; give each worker a group_id of its own instead",
+}
 _KEYS = ("broker", "queues", *_VALUES, *_SECTIONS, *_DRIVERS)
 
 
@@ -43,6 +47,8 @@ def from_config(source: str | Path | Mapping[str, Any]) -> list[Option]:
     Raises:
         ConfigError: no such file, no TOML, an unknown key (the nearest name is suggested), an illegal value.
     """
+    if not isinstance(source, (str, Path, Mapping)):
+        raise ConfigError(f"config: expected the path of a TOML file or a mapping, got {source!r}")
     values, where = (source, "config") if isinstance(source, Mapping) else (_read_toml(Path(source)), str(source))
     for key in values:
         _check_known(str(key), _KEYS, where)
@@ -69,6 +75,8 @@ def from_url(url: str) -> list[Option]:
     if not isinstance(url, str):
         raise ConfigError(f"from_url: expected text, got {url!r}")
     parts = urlsplit(url)
+    if parts.fragment:
+        raise ConfigError(f"from_url: '#{parts.fragment}' means nothing here; write # in a path as %23")
     _check_known(parts.scheme, _DRIVERS, "from_url: scheme")
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     query = dict(pairs)
@@ -135,6 +143,8 @@ def _check_known(name: object, known: Iterable[str], where: str) -> None:
     names = list(known)
     if name in names:
         return
+    if name in _REFUSED:
+        raise ConfigError(f"{where}: {name!r} is refused: {_REFUSED[name]}")
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     raise ConfigError(f"{where}: unknown {name!r}; {hint}")

@@ -16,7 +16,7 @@ from nova.routing import Topics
 
 __all__ = ["Dead", "DeadTask"]
 
-PAGE = 500
+PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Dead:
         reader = self._driver().browse_dead(self._topics.dead, self._group)
         try:
             found: list[DeadTask] = []
-            for _, task in self._matching(reader, type=type, queue=queue, reason=reason):
+            for _, task in self._matching(reader, min(limit, PAGE), type=type, queue=queue, reason=reason):
                 found.append(task)
                 if len(found) == limit:
                     break
@@ -116,7 +116,7 @@ class Dead:
         reader = driver.browse_dead(self._topics.dead, self._group)
         try:
             chosen: list[Delivery] = []
-            for delivery, task in self._matching(reader, type=type, queue=queue, reason=reason):
+            for delivery, task in self._matching(reader, min(limit, PAGE), type=type, queue=queue, reason=reason):
                 if id is None or task.id == id:
                     chosen.append(delivery)
                 if len(chosen) == limit:
@@ -139,7 +139,7 @@ class Dead:
         try:
             removed = 0
             chosen: list[Delivery] = []
-            for delivery, _ in self._matching(reader, type=type, queue=queue, reason=reason):
+            for delivery, _ in self._matching(reader, PAGE, type=type, queue=queue, reason=reason):
                 chosen.append(delivery)
                 if len(chosen) == PAGE:
                     removed += reader.remove(chosen)
@@ -151,10 +151,10 @@ class Dead:
             reader.close()
 
     def _matching(
-        self, reader: DeadLetters, *, type: str | None, queue: str | None, reason: str | None
+        self, reader: DeadLetters, page_size: int, *, type: str | None, queue: str | None, reason: str | None
     ) -> Iterator[tuple[Delivery, DeadTask]]:
         after: str | None = None
-        while page := reader.read(PAGE, after):
+        while page := reader.read(page_size, after):
             after = page[-1][0]
             for _, delivery in page:
                 task = self._show(delivery)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -15,12 +16,20 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from nova.lanes import Lanes
 
+GRACE = 1.0
+"""Seconds a cancelled coroutine has to end."""
+
 __all__ = ["Executor", "LoopExecutor", "LoopThread", "Slot", "ThreadExecutor", "in_daemon_thread"]
 
 J = TypeVar("J")
 T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
+
+
+_log = logging.getLogger(__name__)
+_left_behind: list[asyncio.Task[Any]] = []
+"""Tasks that outlived their worker, kept so that they end with the process and not in a garbage collection."""
 
 
 class Slot:
@@ -121,7 +130,10 @@ class ThreadExecutor(Generic[J]):
             taken = take(finished)
             if taken is not None:
                 finished = slot.rank = taken[0]
-                run(taken[1], slot)
+                try:
+                    run(taken[1], slot)
+                except BaseException:  # noqa: BLE001 - a thread's top: it must give its slot back whatever a job does
+                    _log.exception("a job failed in a way it must not")
                 if slot.abandoned:
                     return
                 continue
@@ -139,14 +151,27 @@ class LoopThread:
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and wait for it here."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+    def run(self, make: Callable[[], Coroutine[Any, Any, T]], timeout: float | None = None) -> T:
+        """Make a coroutine there, run it, and wait for it here, at most `timeout` seconds.
+
+        Raises:
+            BaseException: what the coroutine raised; `SystemExit` too, which would otherwise end the loop's thread.
+            TimeoutError: it did not end in time; it is cancelled.
+        """
+        future = asyncio.run_coroutine_threadsafe(_captured(make), self.loop)
+        try:
+            result, error = future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise
+        if error is not None:
+            raise error
+        return cast("T", result)
 
     def close(self) -> None:
-        """Cancel what still runs and end the thread."""
+        """Cancel what still runs and end the thread; a coroutine that does not end within `GRACE` is left behind."""
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+        self._thread.join(2 * GRACE)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -154,9 +179,24 @@ class LoopThread:
         pending = asyncio.all_tasks(self.loop)
         for task in pending:
             task.cancel()
-        self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        if pending:
+            self.loop.run_until_complete(asyncio.wait(pending, timeout=GRACE))
+        left = [task for task in pending if not task.done()]
+        if left:
+            _log.warning("%d async handlers did not end when cancelled; they are left behind", len(left))
+            _left_behind.extend(left)
+            return
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
+
+
+async def _captured(make: Callable[[], Coroutine[Any, Any, T]]) -> tuple[T | None, BaseException | None]:
+    try:
+        return await make(), None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - user code: what it raises is handed to the waiting side
+        return None, exc
 
 
 async def in_daemon_thread(function: Callable[[A], R], argument: A) -> R:
@@ -220,7 +260,10 @@ class LoopExecutor(Generic[J]):
 
     def close(self, timeout: float) -> bool:
         """Wait for the running jobs, cancel those left after `timeout` seconds."""
-        finished = self._thread.run(self._drain(timeout))
+        try:
+            finished = self._thread.run(lambda: self._drain(timeout), timeout + GRACE)
+        except TimeoutError:  # a coroutine blocks the loop itself
+            finished = False
         self._thread.close()
         return finished
 

@@ -27,6 +27,10 @@ WAIT = 0.2
 """The longest single wait of an intake, so that a stop is seen soon."""
 STOCK_SECONDS = 0.2
 MAX_STOCK = 1000
+FIRST_LOOK = 50
+"""Deliveries in the first receive, before their size is known."""
+MAX_HELD_BYTES = 64 << 20
+"""Bodies one intake holds at most, by their usual size: neither memory nor one claim of the broker's grows without bound."""
 STALE_AFTER = 1.0
 """Seconds without a start after which surplus stock goes back to the broker."""
 BACKOFF_FIRST = 0.2
@@ -54,6 +58,10 @@ class Feed(Protocol):
         """Ready tasks that should go back to the broker."""
         ...
 
+    def full(self) -> None:
+        """No more may be held until something settles."""
+        ...
+
 
 class Intake:
     """One subscription and the thread that reads it. A `Source` for the settler.
@@ -71,6 +79,7 @@ class Intake:
         self._subscription = subscription
         self._admission = admission
         self._feed = feed
+        self._usual_bytes: float | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -83,9 +92,9 @@ class Intake:
         self._stopping.set()
         self.room_made.set()
 
-    def join(self) -> None:
+    def join(self, timeout: float) -> None:
         """Wait for the thread: at most one `receive`."""
-        self._thread.join()
+        self._thread.join(timeout)
 
     def ack(self, deliveries: list[Delivery]) -> None:
         """Acknowledge and forget."""
@@ -115,11 +124,12 @@ class Intake:
 
     def step(self, wait: float) -> int:
         """Receive once and pass on; returns how many came."""
-        room = self._feed.room(len(self.held))
+        room = min(self._feed.room(len(self.held)), self._room_by_bytes())
         if room <= 0:
             return 0
         deliveries = self._subscription.receive(room, wait)
         self.last_receive = time.monotonic()
+        self._count_bytes(deliveries)
         self.held.update(deliveries)
         try:
             self._feed.put(self._admission.admit(deliveries, self) if deliveries else [])
@@ -133,9 +143,11 @@ class Intake:
         while not self._stopping.is_set():
             self.room_made.clear()
             try:
-                if self._feed.room(len(self.held)) > 0:
+                if self._feed.room(len(self.held)) > 0 and self._room_by_bytes() > 0:
                     self.step(self._feed.wait())
                 else:
+                    self.last_receive = time.monotonic()  # nothing is asked for, so nothing can be overdue
+                    self._feed.full()
                     self.room_made.wait(self._feed.wait())
                     self._feed.put([])
                 self._give_back(self._feed.surplus())
@@ -152,6 +164,19 @@ class Intake:
     def _give_back(self, tasks: list[ReceivedTask]) -> None:
         if tasks:
             self.release([task._delivery for task in tasks])
+
+    def _room_by_bytes(self) -> int:
+        """How many more of the lately usual size may be held; a first look takes few, whatever they weigh."""
+        if self._usual_bytes is None:
+            return FIRST_LOOK
+        held_bytes = len(self.held) * self._usual_bytes
+        return max(int((MAX_HELD_BYTES - held_bytes) / self._usual_bytes), 0 if self.held else 1)
+
+    def _count_bytes(self, deliveries: list[Delivery]) -> None:
+        """Learn the usual size: the mean of a receive, larger ones at once, smaller ones slowly."""
+        if deliveries:
+            mean = max(sum([len(delivery.body) for delivery in deliveries]) / len(deliveries), 1.0)
+            self._usual_bytes = mean if self._usual_bytes is None else max(mean, 0.8 * self._usual_bytes)
 
     def _forget(self, deliveries: list[Delivery]) -> None:
         self.held.difference_update(deliveries)
@@ -208,6 +233,9 @@ class TaskFeed:
         self._stock = self._floor
         return self._lanes.take_back(self._rank, self._floor)
 
+    def full(self) -> None:
+        """What is held is ready or runs."""
+
 
 class BatchFeed:
     """Collects the tasks of a class into batches.
@@ -233,12 +261,7 @@ class BatchFeed:
         self._prefetch = prefetch
 
     def room(self, held: int) -> int:
-        """Whatever is left of the prefetch; when nothing is, and nothing runs, the open batches go as they are.
-
-        Batches of many keys can use up the prefetch before any is complete, and then none ever would be.
-        """
-        if held >= self._prefetch and not self._lanes.length(self._rank) and not self._lanes.running:
-            self.flush()
+        """Whatever is left of the prefetch."""
         return self._prefetch - held
 
     def wait(self) -> float:
@@ -253,6 +276,8 @@ class BatchFeed:
         for task in tasks:
             try:
                 key = self._aggregator.key_of(task)
+                if not isinstance(key, str):
+                    raise TypeError(f"the aggregator's key must be text, got {type(key).__name__}")
             except Exception as exc:  # noqa: BLE001 - user code: its outcome is one failed attempt of this task
                 self._on_failure(task, exc)
             else:
@@ -262,6 +287,14 @@ class BatchFeed:
     def surplus(self) -> list[ReceivedTask]:
         """A batch handler is given time."""
         return []
+
+    def full(self) -> None:
+        """If nothing is ready or runs, the open batches go as they are, or none ever would be complete.
+
+        Batches of many keys, or of large tasks, can use up what may be held before any is.
+        """
+        if not self._lanes.length(self._rank) and not self._lanes.running:
+            self.flush()
 
     def flush(self) -> None:
         """Pass on the open batches, for a stop."""
@@ -299,3 +332,6 @@ class QuarantineFeed:
     def surplus(self) -> list[ReceivedTask]:
         """Nothing."""
         return []
+
+    def full(self) -> None:
+        """Its task runs."""

@@ -7,6 +7,7 @@ short there.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ class Middleware:
         """A run has ended; the settling is under way."""
 
 
+_HOOKS = ("before_enqueue", "after_enqueue", "before_handle", "after_handle")
+
+
 class Chain:
     """The middlewares of one queue. Empty chains cost one truth test on the hot path."""
 
@@ -62,6 +66,11 @@ class Chain:
         for middleware in middlewares:
             if not isinstance(middleware, Middleware):
                 raise ConfigError(f"with_middleware: expected objects of a Middleware subclass, got {middleware!r}")
+            for hook in _HOOKS:
+                if inspect.iscoroutinefunction(getattr(middleware, hook)):
+                    raise ConfigError(
+                        f"with_middleware: {type(middleware).__name__}.{hook} is async and would never run; use def"
+                    )
         self._all = tuple(middlewares)
 
     def __bool__(self) -> bool:
@@ -78,7 +87,7 @@ class Chain:
         for middleware in self._all:
             try:
                 middleware.after_enqueue(accepted)
-            except Exception:  # noqa: BLE001 - user code
+            except BaseException:  # noqa: BLE001 - user code
                 _log.exception("after_enqueue of %r failed", middleware)
 
     def before_handle(self, task: ReceivedTask) -> None:
@@ -91,5 +100,5 @@ class Chain:
         for middleware in self._all:
             try:
                 middleware.after_handle(task, outcome)
-            except Exception:  # noqa: BLE001 - user code
+            except BaseException:  # noqa: BLE001 - user code
                 _log.exception("after_handle of %r failed", middleware, extra={"task_id": task.id})

@@ -264,8 +264,8 @@ def check_queues(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: an illegal name, or one given twice.
     """
-    if isinstance(names, str):
-        raise ConfigError(f"queues: expected a list of names, got the text {names!r}; write [{names!r}]")
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise ConfigError(f"queues: expected a list of names, got {names!r}; write [{names!r}]")
     checked = tuple(check_queue(name) for name in names)
     if not checked or len(set(checked)) != len(checked):
         raise ConfigError(f"queues: expected one or more different names, got {list(names)!r}")

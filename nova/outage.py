@@ -1,4 +1,8 @@
-"""One batch at a time probes a sink that seems to be out; the others wait. Shared by the threads of one batch worker."""
+"""One batch at a time probes a sink that seems to be out; the others wait. Shared by the threads of one batch worker.
+
+The turn goes round: after a failed probe another waiting batch tries, so that one batch of nothing but poison does not pass
+for an outage any longer than it takes a healthy one to get its turn.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ class Outage:
         self._changed = threading.Condition()
         self._failures = 0
         self._prober: object | None = None
+        self._queue: list[object] = []
         self._stopping = False
         self.successes = 0
 
@@ -48,13 +53,21 @@ class Outage:
     def wait_turn(self, batch: object) -> bool:
         """Return at once while all is well; else wait to become the prober, then the delay. False = out, and stopping."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or not self._failures or self._prober in (None, batch))
+            if self._prober is batch and self._queue:
+                self._prober = None
+                self._changed.notify_all()
+            self._queue.append(batch)
+            self._changed.wait_for(lambda: self._stopping or not self._failures or self._is_next(batch))
+            self._queue.remove(batch)
             if self._failures and not self._stopping:
                 self._prober = batch
                 delay = self._delay(self._failures)
                 self._failures += 1
                 self._changed.wait_for(lambda: self._stopping or not self._failures, delay)
             return not (self._stopping and self._failures)
+
+    def _is_next(self, batch: object) -> bool:
+        return self._prober is batch or (self._prober is None and self._queue[0] is batch)
 
     def pause(self, seconds: float) -> bool:
         """Sleep; False = stopping."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nova import copies
 from nova.brokers.base import Delivery
-from nova.clock import Clock, seconds
+from nova.clock import Clock, due_after, seconds
 from nova.errors import DecodeError
 from nova.middleware import Chain, Outcome
 from nova.received import ReceivedTask
@@ -67,7 +67,7 @@ class Outcomes:
 
     def again(self, task: ReceivedTask, delay: float, *, attempt: int, suspect: bool = False) -> None:
         """A copy `delay` seconds from now, as the given attempt; `suspect`: it failed, not alone, while the sink worked."""
-        due_ms = self.clock.now_ms() + int(delay * 1000) if delay > 0 else None
+        due_ms = due_after(self.clock.now_ms(), delay) if delay > 0 else None
         message = copies.next_attempt(
             task._delivery, self.group, attempt=attempt, run=task.run + 1, due_ms=due_ms, suspect=suspect
         )
@@ -114,6 +114,14 @@ class Outcomes:
         message = copies.postpone(task._delivery, self.group, task._envelope.due_ms)
         self.settler.move(Move(source, task._delivery, message))
 
+    def backoff(self, failures: int) -> float:
+        """The policy's wait after failure 1, 2, …; the default policy's if the user's fails."""
+        try:
+            return seconds("the retry policy's delay", self.policy.delay(failures, random.random()))
+        except Exception:  # noqa: BLE001 - user code
+            _log.exception("the retry policy failed, using the default")
+            return ExponentialBackoff().delay(failures, random.random())
+
     def _decide(self, task: ReceivedTask, error: BaseException) -> Again | Bury:
         """The policy's word; a policy of the user's that fails is replaced by the default for this once."""
         limit, attempt, chance = task._envelope.max_retries, task.attempt, random.random()
@@ -133,5 +141,5 @@ class Outcomes:
             return
         try:
             self.on_error(task, error)
-        except Exception:  # noqa: BLE001 - user code
+        except BaseException:  # noqa: BLE001 - user code
             _log.exception("on_error failed for task %s", task.id, extra={"task_id": task.id})

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from nova import envelope as h
 from nova import payload
 from nova.brokers.base import Message
-from nova.clock import Clock, from_ms
+from nova.clock import Clock, due_after, from_ms
 from nova.codecs import Codec
 from nova.enqueue_options import EnqueueSettings
 from nova.envelope import Content, write_metadata
@@ -70,7 +70,7 @@ class Producer:
             data, content_type = payload.encode(task.payload)
         except EncodeError as exc:
             raise EncodeError(f"task {task_id} (type {task.type!r}): {exc}") from exc
-        body = self._codec.encode(Content(task_id, task.type, data, topic, settings.priority))
+        body = self._encode(Content(task_id, task.type, data, topic, settings.priority))
         if len(body) > self._max_body_bytes:
             raise EncodeError(
                 f"task {task_id} (type {task.type!r}): its body has {len(body)} bytes, the driver takes at most "
@@ -87,6 +87,18 @@ class Producer:
         if task.metadata:
             headers[h.METADATA] = write_metadata({**(settings.metadata or {}), **task.metadata})
         return Message(topic, body, headers, task_id, key, due_ms)
+
+    def _encode(self, content: Content) -> bytes:
+        try:
+            body = self._codec.encode(content)
+        except EncodeError:
+            raise
+        except Exception as exc:  # a codec of the user's
+            raise EncodeError(f"task {content.task_id}: the codec {self._codec.name!r} raised {exc!r}") from exc
+        if not isinstance(body, bytes):
+            kind = type(body).__name__
+            raise EncodeError(f"task {content.task_id}: the codec {self._codec.name!r} must return bytes, got {kind}")
+        return body
 
     def _common_headers(self, topic: str, settings: EnqueueSettings, now_ms: int, due_ms: int | None) -> dict[str, str]:
         headers = {
@@ -105,7 +117,7 @@ class Producer:
         if settings.queue_timeout is not None:
             headers[h.START_BY] = str((due_ms or now_ms) + int(settings.queue_timeout * 1000))
         if settings.expires_at is not None:
-            headers[h.EXPIRES] = str(settings.expires_at)
+            headers[h.EXPIRES] = str(max(settings.expires_at, 1))
         if settings.metadata:
             headers[h.METADATA] = write_metadata(settings.metadata)
         return headers
@@ -152,5 +164,5 @@ def report_of(accepted: Sequence[Enqueued], outcome: Sequence[PublishError | Non
 def _due(settings: EnqueueSettings, now_ms: int) -> int | None:
     due_ms = settings.process_at
     if settings.process_in:
-        due_ms = now_ms + max(1, round(settings.process_in * 1000))
+        due_ms = due_after(now_ms, settings.process_in)
     return due_ms if due_ms is not None and due_ms > now_ms else None

@@ -63,8 +63,9 @@ class TaskRunner:
             error = self.call(task)
         else:
             slot.current = task
-            self._watchdog.call_after(timeout, functools.partial(self._overdue, task, slot, timeout))
+            deadline = self._watchdog.call_after(timeout, functools.partial(self._overdue, task, slot, timeout))
             error = self.call(task)
+            self._watchdog.withdraw(deadline)
             with slot.lock:
                 slot.current = None
             if slot.abandoned:
@@ -117,9 +118,9 @@ class TaskRunner:
             result = handler(task)
             if result is not None and (is_async or inspect.isawaitable(result)):
                 _refuse_awaitable(handler, result)
-        except KeyboardInterrupt:  # only where a user runs handlers in the main thread (`drain`)
-            raise
-        except BaseException as exc:  # noqa: BLE001 - user code: what it raises is the attempt's outcome
+        except BaseException as exc:
+            if isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # Ctrl-C while a user drains
             return exc
         return None
 
@@ -129,7 +130,7 @@ class TaskRunner:
                 self._outcomes.completed(task)
             else:
                 self._outcomes.failed(task, error)
-        except Exception:  # noqa: BLE001 - a thread's top: the slot must live, and the task must not stay here for ever
+        except BaseException:  # noqa: BLE001 - a thread's top: the slot must live, and the task must not stay here for ever
             _log.exception("settling task %s failed, it will run again", task.id, extra={"task_id": task.id})
             task._source.release([task._delivery])
 

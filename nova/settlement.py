@@ -82,9 +82,12 @@ class Settler:
         moves = self._take_moves()
         if not moves:
             return True
-        failed = self._publish(moves)
+        failed = moves
+        try:
+            failed = self._publish(moves)
+        finally:
+            self._moves.extendleft(reversed(failed))
         self._ack_all()
-        self._moves.extendleft(reversed(failed))
         return not failed
 
     def close(self, timeout: float) -> bool:
@@ -104,7 +107,11 @@ class Settler:
             self._work.wait()
             self._work.clear()
             closing = self._closing.is_set()
-            managed = self.flush()
+            try:
+                managed = self.flush()
+            except Exception:  # noqa: BLE001 - a thread's top: it must not die of a bug in a driver
+                _log.exception("settling failed, trying again")
+                managed = False
             if closing:
                 return
             if managed:

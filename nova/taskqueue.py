@@ -27,7 +27,7 @@ from nova.dead import Dead
 from nova.depth import Depth, depth_of, topics_of
 from nova.enqueue_options import EnqueueOption, resolve
 from nova.errors import ConfigError, PublishError, QueueClosed
-from nova.handlers import BatchHandler, ByType, Handler, Handlers, OneHandler, check_handler
+from nova.handlers import BatchHandler, ByType, Handler, Handlers, OneHandler, check_handler, is_async
 from nova.options import Option, QueueSettings, check_queues, settle
 from nova.outcomes import OnError
 from nova.producer import Producer
@@ -435,6 +435,10 @@ class TaskQueue:
     ) -> producer.Prepared:
         settings = resolve(options, keywords)
         chain = self._settings.middleware
+        if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
+            raise ConfigError(
+                f"enqueue_batch: expected several Tasks, got {tasks!r}; wrap it in a list, or use enqueue()"
+            )
         wanted = list(tasks)
         producer.check_many(wanted, settings)
         return self._producing().prepare([chain.before_enqueue(t) for t in wanted] if chain else wanted, settings)
@@ -494,6 +498,8 @@ class TaskQueue:
             raise ConfigError(f"concurrency: expected an integer from 1 to 10000, got {concurrency!r}")
         if on_error is not None:
             check_handler(on_error, "on_error", "task", "error")
+            if is_async(on_error):
+                raise ConfigError("on_error: an async function would never run; use def")
         settings = self._settings
         return WorkerConfig(
             group=settings.group_id,

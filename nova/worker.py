@@ -121,7 +121,7 @@ class Worker:
     @property
     def last_receive_age(self) -> float:
         """Seconds since the intake heard longest ago had its last answer from the broker."""
-        return time.monotonic() - min(intake.last_receive for intake in self._intakes)
+        return time.monotonic() - min(intake.last_receive for intake in self._intakes[: len(CLASSES)])
 
     def stop(self, timeout: float) -> bool:
         """Receive no more, finish what runs, settle it, give the rest back.
@@ -133,7 +133,7 @@ class Worker:
         for intake in self._intakes:
             intake.stop()
         for intake in self._intakes:
-            intake.join()
+            intake.join(max(1.0, deadline - time.monotonic()))
         if self._batches is not None:
             self._batches.stop()
         self._flush_batches(deadline)
@@ -143,7 +143,7 @@ class Worker:
             _log.warning("%s: %d handlers still ran at the end of the stop", self._name, self._lanes.running)
         settled = self._settler.close(max(1.0, deadline - time.monotonic()))
         self._stopping.set()
-        self._keeper.join()
+        self._keeper.join(max(1.0, deadline - time.monotonic()))
         self._watchdog.close()
         for intake in self._intakes:
             intake.close(max(1.0, deadline - time.monotonic()))
@@ -314,6 +314,8 @@ def drain(driver: Driver, config: WorkerConfig, handlers: Handlers) -> int:
 
         def surplus(self) -> list[ReceivedTask]:
             return []
+
+        def full(self) -> None: ...
 
         def put(self, tasks: list[ReceivedTask]) -> None:
             nonlocal ran

@@ -29,7 +29,7 @@ def find_codec(name: str) -> Codec:
     Raises:
         ConfigError: no such format, or its package is missing.
     """
-    known = _ALIASES.get(name, name)
+    known = _ALIASES.get(name, name) if isinstance(name, str) else ""
     if known not in _CLASSES:
         near = difflib.get_close_matches(str(name), [*FORMATS, *_ALIASES], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

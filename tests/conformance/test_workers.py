@@ -160,16 +160,17 @@ def test_stop_under_load_duplicates_nothing(broker: Broker) -> None:
     seen: list[str] = []
     producer = broker.queue()
     producer.enqueue_batch([Task("t", i, id=f"t{i}") for i in range(3000)])
-    for _ in range(4):
+    for n in range(4):
         q = broker.queue()
         before = len(seen)
+        producer.enqueue(Task("t", id=f"more{n}"))
         q.start(lambda task: seen.append(task.id), concurrency=4)
         eventually(lambda: len(seen) > before)  # noqa: B023
         assert q.stop(timeout=20)
     last = broker.queue()
     last.start(lambda task: seen.append(task.id))
-    eventually(lambda: len(set(seen)) == 3000)
-    never(lambda: len(seen) > 3000, during=0.3)
+    eventually(lambda: len(set(seen)) == 3004)
+    never(lambda: len(seen) > 3004, during=0.3)
 
 
 def test_a_slow_task_holds_back_no_other(broker: Broker) -> None:
@@ -244,6 +245,71 @@ def test_a_fork_reopens_or_refuses(broker: Broker) -> None:
     assert os.waitstatus_to_exitcode(status) == expected
     q.enqueue(Task("t"))
     assert q.depth().waiting == (4 if expected == 0 else 2)
+
+
+def test_a_child_keeps_what_it_stored_after_its_parent_has_stopped(broker: Broker) -> None:
+    if broker.driver().capabilities.after_fork == "refuse":
+        return
+    q = broker.queue()
+    q.enqueue(Task("parent"))
+    ready, go = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            q.enqueue_batch([Task("child", i) for i in range(5)]).raise_for_failures()
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+            for i in range(100):
+                q.enqueue(Task("child", i))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.read(ready[0], 1) == b"x"
+    q.stop()
+    os.write(go[1], b"x")
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert broker.queue().depth().waiting == 106
+
+
+def test_forks_under_load_neither_hang_nor_lose(broker: Broker) -> None:
+    if broker.driver().capabilities.after_fork == "refuse":
+        return
+    q = broker.queue()
+    stop = threading.Event()
+    stored = [0, 0, 0]
+
+    def produce(n: int) -> None:
+        while not stop.is_set():
+            q.enqueue(Task("parent"))
+            stored[n] += 1
+
+    threads = [threading.Thread(target=produce, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    children = []
+    for _ in range(10):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                q.enqueue(Task("child"))
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+    ended: list[int] = []
+
+    def reap() -> bool:
+        ended.extend(pid for pid in children if pid not in ended and os.waitpid(pid, os.WNOHANG)[0])
+        return len(ended) == len(children)
+
+    eventually(reap, timeout=30)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert q.depth().waiting == sum(stored) + 10
 
 
 def test_drain_runs_everything_due_in_this_thread(broker: Broker) -> None:

@@ -76,6 +76,11 @@ QUEUE_MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: with_priority_weights(reserve=-1), "reserve"),
     (lambda: with_message_format("xml"), "expected one of json, orjson, blob, protobuf, got 'xml'"),
     (lambda: with_message_format("jsn"), "did you mean 'json'"),
+    (lambda: with_message_format([]), "expected one of json"),  # type: ignore[arg-type]
+    (lambda: TaskQueue.from_config(None), "path of a TOML file or a mapping"),  # type: ignore[arg-type]
+    (lambda: TaskQueue.from_config({"queues": 5}), "list of names"),
+    (lambda: TaskQueue.from_config({"auto_commit": True}), "acknowledges after success"),
+    (lambda: TaskQueue.from_url("sqlite:///a.db#x"), "means nothing"),
     (lambda: with_middleware(object()), "Middleware"),  # type: ignore[arg-type]
 ]
 
@@ -102,6 +107,9 @@ ENQUEUE_MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda q: q.enqueue(Task("t"), task_id="with space"), "task id"),
     (lambda q: q.enqueue(Task("t", id="a"), task_id="b"), "id is given twice"),
     (lambda q: q.enqueue(Task("t", key="a"), key="b"), "key is given twice"),
+    (lambda q: q.enqueue(Task("t"), process_in=10**400), "process_in"),
+    (lambda q: q.enqueue_batch(Task("t")), "wrap it in a list"),
+    (lambda q: q.enqueue_batch(5), "wrap it in a list"),
     (lambda q: q.enqueue_batch([Task("t"), Task("t")], task_id="b"), "for one task"),
     (lambda q: q.enqueue_batch([Task("t", id="a"), Task("t", id="a")]), "'a' stands twice"),
     (lambda q: q.enqueue_batch([Task("t"), "x"]), "expected a Task"),
@@ -132,6 +140,7 @@ WORKER_MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda q: q.start(print, concurrency=True), "concurrency"),
     (lambda q: q.start(print, queues="default"), r"write \['default'\]"),
     (lambda q: q.start(print, queues=[]), "one or more"),
+    (lambda q: q.start(print, queues=5), "list of names"),
     (lambda q: q.start(print, on_error=5), "on_error"),
     (lambda q: q.start_batch(no_arguments, CountAggregator()), "batch handler"),
     (lambda q: q.start_batch(print, CountAggregator), "aggregator"),

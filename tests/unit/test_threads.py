@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nova.brokers.sqlite import schema
+from nova.brokers.sqlite.connection import Connection
 from nova.brokers.sqlite.writer import Writer
 from nova.errors import BrokerError, BrokerUnavailable
 from nova.execution import Slot, ThreadExecutor
@@ -30,7 +30,7 @@ def test_the_watchdog_calls_in_the_order_of_time() -> None:
     dog.close()
 
 
-def test_one_batch_probes_while_the_others_wait_and_all_go_on_after_a_success() -> None:
+def test_one_batch_probes_at_a_time_and_the_turn_goes_round_until_a_success() -> None:
     gate = Outage(lambda failures: 0.05 * failures)
     assert gate.wait_turn("first")
     gate.declare("first")
@@ -40,18 +40,27 @@ def test_one_batch_probes_while_the_others_wait_and_all_go_on_after_a_success() 
         if gate.wait_turn(name):
             gone.append(name)
 
-    threads = [threading.Thread(target=go, args=(name,)) for name in ("b", "c")]
-    for thread in threads:
-        thread.start()
-    never(lambda: gone, during=0.2)
-    started = time.monotonic()
-    assert gate.wait_turn("first")
-    assert gate.wait_turn("first")
-    assert time.monotonic() - started >= 0.15, "the second wait is longer than the first"
+    threads = {name: threading.Thread(target=go, args=(name,)) for name in ("b", "c", "first")}
+    for name in ("b", "c"):
+        threads[name].start()
+        eventually(lambda: name in gate._queue)  # noqa: B023
+    never(lambda: gone, during=0.2, what="the others wait while the first one probes")
+    threads["first"].start()
+    eventually(lambda: gone == ["b"], what="after a failed probe another batch has the turn")
+    never(lambda: len(gone) > 1, during=0.2)
     gate.over()
-    eventually(lambda: sorted(gone) == ["b", "c"])
-    for thread in threads:
+    eventually(lambda: sorted(gone) == ["b", "c", "first"])
+    for thread in threads.values():
         thread.join()
+
+
+def test_the_waits_of_a_lone_prober_grow() -> None:
+    gate = Outage(lambda failures: 0.05 * failures)
+    gate.declare("only")
+    started = time.monotonic()
+    assert gate.wait_turn("only")
+    assert gate.wait_turn("only")
+    assert time.monotonic() - started >= 0.15
 
 
 def test_a_prober_that_gives_up_makes_room_for_the_next() -> None:
@@ -81,8 +90,8 @@ def test_a_stop_ends_every_wait_of_an_outage_but_lets_the_healthy_run() -> None:
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Writer:
-    connection = schema.connect(str(tmp_path / "n.db"), 0.2)
-    connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)")
+    connection = Connection(str(tmp_path / "n.db"), 0.2)
+    connection.query(lambda c: c.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
     made = Writer(str(tmp_path / "n.db"), connection)
     made.start()
     return made

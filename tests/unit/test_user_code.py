@@ -12,6 +12,10 @@ from nova import (
     Batch,
     ConfigError,
     CountAggregator,
+    DecodeError,
+    EncodeError,
+    Middleware,
+    Outcome,
     ReceivedTask,
     Retry,
     Task,
@@ -19,6 +23,7 @@ from nova import (
     TimeCountAggregator,
     with_codec,
     with_memory,
+    with_middleware,
     with_retry,
     with_topic_prefix,
 )
@@ -27,6 +32,7 @@ from nova.brokers.memory.config import MemoryConfig
 from nova.brokers.memory.driver import MemoryDriver
 from nova.codecs import find_codec
 from nova.envelope import Content
+from nova.watchdog import Watchdog
 from tests.eventually import eventually, never
 
 TOPIC = "TASK_QUEUE_PRIORITY_NORMAL"
@@ -241,8 +247,6 @@ def test_handlers_that_raise_system_exit_use_an_attempt_and_no_thread_dies() -> 
 
 
 def test_a_configured_queue_takes_options_that_no_file_can_say() -> None:
-    from nova import Middleware, with_middleware
-
     class Mark(Middleware):
         def before_enqueue(self, task: Task) -> Task:
             return Task(task.type, task.payload, metadata={"marked": "yes"})
@@ -257,3 +261,216 @@ def test_a_configured_queue_takes_options_that_no_file_can_say() -> None:
     with pytest.raises(ConfigError, match="aggregator"):
         q.start_batch(print, CountAggregator)  # type: ignore[arg-type]
     q.stop()
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), RuntimeError()])
+@pytest.mark.parametrize("kind", ["def", "async def", "batch", "async batch"])
+def test_whatever_a_handler_raises_no_slot_is_lost(error: BaseException, kind: str) -> None:
+    """Sixteen ways to die; the good tasks behind them must run, at concurrency 1."""
+    good: list[str] = []
+
+    def handle(task: ReceivedTask) -> None:
+        if task.type == "bad":
+            raise error
+        good.append(task.id)
+
+    async def handle_async(task: ReceivedTask) -> None:
+        handle(task)
+
+    def load(batch: Batch) -> None:
+        for task in batch:
+            handle(task)
+
+    async def load_async(batch: Batch) -> None:
+        load(batch)
+
+    with TaskQueue(with_memory(), with_retry(max_retries=1, base=0.01)) as q:
+        q.enqueue(Task("bad", id="bad"))
+        q.enqueue_batch([Task("good", i) for i in range(5)])
+        if kind == "batch":
+            q.start_batch(load, CountAggregator(1), concurrency=1)
+        elif kind == "async batch":
+            q.start_batch(load_async, CountAggregator(1), concurrency=1)
+        else:
+            q.start(handle if kind == "def" else handle_async, concurrency=1)
+        eventually(lambda: len(good) == 5)
+        if "batch" not in kind:
+            eventually(lambda: [d.error_type for d in q.dead.list()] == [type(error).__name__])
+        assert q.stop(timeout=5)
+
+
+def test_an_on_error_that_exits_loses_no_thread() -> None:
+    def leave(task: ReceivedTask, error: BaseException) -> None:
+        raise SystemExit(3)
+
+    with TaskQueue(with_memory(), with_retry(max_retries=0)) as q:
+
+        def fail(task: ReceivedTask) -> None:
+            raise ValueError
+
+        q.start(fail, concurrency=2, on_error=leave)
+        q.enqueue_batch([Task("t", i) for i in range(40)])
+        eventually(lambda: q.depth().dead == 40)
+
+
+@pytest.mark.parametrize("answer", [RuntimeError("bug"), None])
+def test_a_broken_policy_stops_no_batches(answer: Any) -> None:
+    loaded: list[str] = []
+
+    def load(batch: Batch) -> None:
+        if len(batch) > 1 and "bad" in {task.type for task in batch}:
+            raise ValueError
+        loaded.extend(batch.ids)
+
+    with TaskQueue(with_memory(), with_retry(Broken(answer))) as q:
+        q.start_batch(load, TimeCountAggregator(4, 0.1))
+        q.enqueue_batch([Task("bad" if i == 2 else "good", i) for i in range(4)])
+        eventually(lambda: len(loaded) == 4, timeout=20)
+
+
+def test_a_key_that_is_no_text_fails_its_own_task_only() -> None:
+    with TaskQueue(with_memory(), with_retry(max_retries=0)) as q:
+        loaded: list[str] = []
+        q.enqueue_batch([Task("row", {"k": ["list"] if i == 3 else "a"}, id=f"row-{i}") for i in range(10)])
+        q.start_batch(lambda b: loaded.extend(b.ids), TimeCountAggregator(5, 0.2, key=lambda t: t.json()["k"]))
+        eventually(lambda: len(loaded) == 9)
+        eventually(lambda: [(d.id, d.error_type) for d in q.dead.list()] == [("row-3", "TypeError")])
+
+
+@pytest.mark.parametrize("kind", ["blocks the loop", "swallows the cancellation"])
+def test_a_stop_ends_in_time_whatever_an_async_handler_does(kind: str) -> None:
+    import asyncio
+    import time
+
+    started: list[str] = []
+    release: list[bool] = []
+
+    async def handle(task: ReceivedTask) -> None:
+        started.append(task.id)
+        if kind == "blocks the loop":
+            time.sleep(6)  # what an async handler must not do
+            return
+        while not release:
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError:
+                continue
+
+    q = TaskQueue(with_memory())
+    q.start(handle)
+    q.enqueue(Task("t"))
+    eventually(lambda: started)
+    begin = time.monotonic()
+    assert not q.stop(timeout=0.5)
+    assert time.monotonic() - begin < 5.5, "0.5 s, the graces, and a wide margin"
+    release.append(True)
+
+
+def test_a_time_limit_keeps_nothing_of_a_task_that_has_ended() -> None:
+    import gc
+    import weakref
+
+    dog = Watchdog("dog")
+    held: list[weakref.ref[object]] = []
+
+    class Payload:
+        pass
+
+    def limit_and_withdraw() -> None:
+        payload = Payload()
+        held.append(weakref.ref(payload))
+        dog.withdraw(dog.call_after(3600, lambda: print(payload)))
+
+    for _ in range(1000):
+        limit_and_withdraw()
+    gc.collect()
+    assert sum(ref() is not None for ref in held) <= 1
+    assert len(dog) <= 200
+    dog.close()
+
+
+def test_delays_count_from_the_call_and_are_never_early() -> None:
+    import time
+
+    with TaskQueue(with_memory(), with_retry(max_retries=1, base=0.01, jitter=0)) as q:
+        early: list[float] = []
+        failed: dict[str, float] = {}
+
+        def handle(task: ReceivedTask) -> None:
+            now = time.time()
+            if task.type == "delayed":
+                early.append(task.json() + 0.010 - now)
+            elif task.attempt == 1:
+                failed[task.id] = time.time()
+                raise ValueError
+            else:
+                early.append(failed[task.id] + 0.010 - now)
+
+        q.start(handle)
+        for _ in range(200):
+            q.enqueue(Task("delayed", time.time()), process_in=0.010)
+            q.enqueue(Task("retried"))
+        eventually(lambda: len(early) == 400)
+        assert max(early) <= 0
+
+
+def test_a_full_queue_of_failing_tasks_gets_through() -> None:
+    with TaskQueue(with_memory(max_messages=10), with_retry(max_retries=1, base=0.01)) as q:
+
+        def fail(task: ReceivedTask) -> None:
+            raise ValueError
+
+        q.enqueue_batch([Task("t", i) for i in range(10)]).raise_for_failures()
+        q.start(fail)
+        eventually(lambda: q.depth().dead == 10)
+        assert q.enqueue_batch([Task("t")]).failed
+
+
+def test_a_codec_that_breaks_its_word_is_an_encode_error_and_sends_nothing() -> None:
+    class Wrong:
+        name = "wrong"
+
+        def __init__(self, answer: Any) -> None:
+            self._answer = answer
+
+        def encode(self, content: Content) -> bytes:
+            if isinstance(self._answer, Exception):
+                raise self._answer
+            answer: bytes = self._answer
+            return answer
+
+        def decode(self, body: bytes, headers: Mapping[str, str]) -> Content:
+            raise DecodeError("never asked")
+
+    for answer in ("text", None, KeyError("bug")):
+        with TaskQueue(with_memory(), with_codec(Wrong(answer))) as q:
+            with pytest.raises(EncodeError, match="'wrong'"):
+                q.enqueue(Task("t"))
+            assert q.depth().waiting == 0
+
+
+def test_async_hooks_are_refused_because_they_would_never_run() -> None:
+    async def on_error(task: ReceivedTask, error: BaseException) -> None: ...
+
+    class Hooks(Middleware):
+        async def after_handle(self, task: ReceivedTask, outcome: Outcome) -> None: ...  # type: ignore[override]
+
+    with TaskQueue(with_memory()) as q, pytest.raises(ConfigError, match="use def"):
+        q.start(print, on_error=on_error)
+    with pytest.raises(ConfigError, match="use def"):
+        with_middleware(Hooks())
+
+
+def test_a_replay_starts_at_attempt_one() -> None:
+    with TaskQueue(with_memory(), with_retry(max_retries=2, base=0)) as q:
+        seen: list[tuple[int, int]] = []
+
+        def fail(task: ReceivedTask) -> None:
+            seen.append((task.attempt, task.run))
+            raise ValueError
+
+        q.enqueue(Task("t"))
+        q.drain(fail)
+        assert q.dead.requeue() == 1
+        q.drain(fail)
+        assert seen == [(1, 1), (2, 2), (3, 3), (1, 4), (2, 5), (3, 6)]

@@ -74,7 +74,8 @@ class MemoryBroker:
             outcome: list[PublishError | None] = []
             for message in messages:
                 lanes = self._targets(message)
-                if self._held + len(lanes) > self._max_messages:
+                # A copy for one group takes the place its source is about to leave; refused, neither could ever go on.
+                if message.group is None and self._held + len(lanes) > self._max_messages:
                     outcome.append(QueueFull(f"memory: holds {self._held} messages, its max_messages"))
                     continue
                 for lane in lanes:

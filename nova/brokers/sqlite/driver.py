@@ -8,7 +8,6 @@ from one thread at a time.
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import logging
 import sqlite3
 import threading
@@ -29,6 +28,7 @@ from nova.brokers.base import (
 )
 from nova.brokers.sqlite import schema, statements
 from nova.brokers.sqlite.config import SQLiteConfig
+from nova.brokers.sqlite.connection import Connection
 from nova.brokers.sqlite.waking import Waker, Watcher
 from nova.brokers.sqlite.writer import CommitUnclear, Writer
 from nova.errors import BrokerError, BrokerUnavailable, PublishError, QueueFull
@@ -50,8 +50,7 @@ class SQLiteDriver:
         self._config = config
         self.path = config.path
         self._writer: Writer | None = None
-        self._readers = threading.Lock()
-        self._reader: sqlite3.Connection | None = None
+        self._reader: Connection | None = None
         self.waker = Waker()
         self._watcher: Watcher | None = None
         self._opening = threading.Lock()
@@ -76,20 +75,13 @@ class SQLiteDriver:
             BrokerUnavailable: it cannot be opened, is no database, or stays locked.
         """
         self._call_timeout = context.call_timeout
-        busy_timeout = self._config.busy_timeout
-        with contextlib.ExitStack() as undo:
-            try:
-                connection = undo.enter_context(
-                    contextlib.closing(schema.connect(self.path, min(timeout, busy_timeout)))
-                )
-                self._limit_size(connection)
-                schema.create(connection, self.path)
-                connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
-                self._reader = schema.connect(self.path, busy_timeout)
-            except sqlite3.Error as exc:
-                error = schema.translate(self.path, exc)
-                raise error if isinstance(error, BrokerUnavailable) else BrokerUnavailable(str(error)) from exc
-            undo.pop_all()
+        connection = Connection(self.path, self._config.busy_timeout, self._limit_size)
+        try:
+            connection.query(lambda c: schema.create(c, self.path))
+        except BrokerError as exc:
+            connection.close()
+            raise exc if isinstance(exc, BrokerUnavailable) else BrokerUnavailable(str(exc)) from exc
+        self._reader = self.connect()
         self._writer = Writer(self.path, connection)
         self._writer.start()
 
@@ -101,10 +93,8 @@ class SQLiteDriver:
             watcher.close()
         if self._writer is not None:
             self._writer.close(timeout)
-        with self._readers:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
+        if self._reader is not None:
+            self._reader.close()
         self.waker.wake()
 
     def ensure(self, topics: Sequence[str]) -> None:
@@ -176,20 +166,13 @@ class SQLiteDriver:
 
     def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a query on the shared read connection."""
-        with self._readers:
-            if self._reader is None:
-                raise BrokerUnavailable(f"sqlite: {self.path} is not open")
-            try:
-                return query(self._reader)
-            except sqlite3.Error as exc:
-                raise schema.translate(self.path, exc) from exc
+        if self._reader is None:
+            raise BrokerUnavailable(f"sqlite: {self.path} is not open")
+        return self._reader.query(query)
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self) -> Connection:
         """A read connection for one owner."""
-        try:
-            return schema.connect(self.path, self._config.busy_timeout)
-        except sqlite3.Error as exc:
-            raise schema.translate(self.path, exc) from exc
+        return Connection(self.path, self._config.busy_timeout)
 
     def _limit_size(self, connection: sqlite3.Connection) -> None:
         if self._config.max_bytes is not None:
@@ -208,7 +191,6 @@ class SQLiteSubscription:
         self._connection = driver.connect()
         self._topics = frozenset(topic for topic, _ in lanes)
         self._woken = driver.waker.enter(self._topics)
-        self._using = threading.Lock()
         self._held: set[Delivery] = set()
         self._pending: Future[object] | None = None
         self._closed = False
@@ -264,18 +246,16 @@ class SQLiteSubscription:
         self.release(list(self._held))
         if self._pending is not None:
             concurrent.futures.wait([self._pending], timeout)
-        with self._using:
-            self._connection.close()
+        self._connection.close()
 
     def _next_due(self) -> int | None:
         query = "SELECT due FROM nova_messages WHERE lane = ? AND state = 0 ORDER BY due, id LIMIT 1"
-        with self._using:
+        try:
+            rows = self._connection.query(lambda c: [c.execute(query, (lane,)).fetchone() for _, lane in self._lanes])
+        except BrokerUnavailable:
             if self._closed:
                 return None
-            try:
-                rows = [self._connection.execute(query, (lane,)).fetchone() for _, lane in self._lanes]
-            except sqlite3.Error as exc:
-                raise schema.translate(self._driver.path, exc) from exc
+            raise
         return min((row[0] for row in rows if row is not None), default=None)
 
     def _claim(self, max_messages: int) -> list[Delivery]:

@@ -7,9 +7,11 @@ everybody. A receiver clears its event before it looks at the file, so nothing b
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
+
+from nova.brokers.sqlite.connection import Connection
+from nova.errors import BrokerError
 
 __all__ = ["Waker", "Watcher"]
 
@@ -48,7 +50,7 @@ class Waker:
 class Watcher:
     """Sees other processes' commits. Owns its connection and its thread until `close`."""
 
-    def __init__(self, path: str, connection: sqlite3.Connection, waker: Waker) -> None:
+    def __init__(self, path: str, connection: Connection, waker: Waker) -> None:
         self._path = path
         self._connection = connection
         self._waker = waker
@@ -66,8 +68,8 @@ class Watcher:
         version = None
         while not self._stop.wait(POLL_OTHERS):
             try:
-                (latest,) = self._connection.execute("PRAGMA data_version").fetchone()
-            except sqlite3.Error as exc:
+                latest = self._connection.query(lambda c: c.execute("PRAGMA data_version").fetchone()[0])
+            except BrokerError as exc:
                 _log.warning("sqlite: cannot watch %s: %s", self._path, exc)
                 continue
             if latest != version:

@@ -12,11 +12,13 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from nova.brokers.sqlite.connection import Connection
 from nova.brokers.sqlite.schema import NoRoom, translate
 from nova.errors import BrokerError, BrokerUnavailable
 
@@ -53,7 +55,7 @@ class CommitUnclear(BrokerError):
 class Writer:
     """Owns the write connection and its thread from `start` to `close`."""
 
-    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: str, connection: Connection) -> None:
         self._path = path
         self._connection = connection
         self._waiting: deque[_Entry] = deque()
@@ -102,17 +104,22 @@ class Writer:
             self._connection.close()
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._waiting and not self._closing:
-                    self._wake.wait()
-                if not self._waiting:
-                    return
-                entries = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
-            group = [entry for entry in entries if entry.future.set_running_or_notify_cancel()]
-            if group and not self._commit(group, last_try=len(group) == 1):
-                for entry in group:
-                    self._commit([entry], last_try=True)
+        while self._work():
+            pass
+
+    def _work(self) -> bool:
+        """Wait for operations and run one group; False when closed and empty."""
+        with self._wake:
+            while not self._waiting and not self._closing:
+                self._wake.wait()
+            if not self._waiting:
+                return False
+            entries = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
+        group = [entry for entry in entries if entry.future.set_running_or_notify_cancel()]
+        if group and not self._commit(group, last_try=len(group) == 1):
+            for entry in group:
+                self._commit([entry], last_try=True)
+        return True
 
     def _give_up_waiting(self, error: BrokerError) -> None:
         """The file stayed locked for the whole busy_timeout: what waits behind has waited as long. Nothing was changed."""
@@ -128,10 +135,13 @@ class Writer:
         error: BrokerError
         committing = False
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            results = [entry.operation(self._connection) for entry in group]
-            committing = True
-            self._connection.execute("COMMIT")
+            with self._connection.use() as connection, _rolled_back(connection):
+                connection.execute("BEGIN IMMEDIATE")
+                results = [entry.operation(connection) for entry in group]
+                committing = True
+                connection.execute("COMMIT")
+        except BrokerUnavailable as exc:  # the file is gone
+            error = exc
         except sqlite3.Error as exc:
             error = translate(self._path, exc)
             if committing and not isinstance(error, (BrokerUnavailable, NoRoom)):
@@ -145,7 +155,6 @@ class Writer:
             for entry, result in zip(group, results, strict=True):
                 entry.future.set_result(result)
             return True
-        self._roll_back()
         if last_try or isinstance(error, (CommitUnclear, BrokerUnavailable)):
             for entry in group:
                 entry.fail(error)
@@ -154,10 +163,16 @@ class Writer:
             return True
         return False
 
-    def _roll_back(self) -> None:
-        if not self._connection.in_transaction:
-            return
-        try:
-            self._connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            _log.exception("sqlite: rolling back %s failed", self._path)
+
+@contextmanager
+def _rolled_back(connection: sqlite3.Connection) -> Generator[None]:
+    """Leave no transaction open behind an error."""
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                _log.exception("sqlite: rolling back failed")
+        raise
