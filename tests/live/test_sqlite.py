@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pytest
 
 from nova import BrokerUnavailable, PublishError, QueueFull, ReceivedTask, Task, TaskQueue, with_sqlite
 from nova.brokers.base import DriverContext, Message, SubscribeRequest
+from nova.brokers.sqlite import statements
 from nova.brokers.sqlite.config import SQLiteConfig
 from nova.brokers.sqlite.driver import SQLiteDriver
+from nova.brokers.sqlite.writer import CommitUnclear
 from nova.clock import SystemClock
 from tests.eventually import eventually
 
@@ -255,3 +258,81 @@ def test_waking_takes_milliseconds_in_a_process_and_tens_across(tmp_path: Path) 
         print(f"{'same' if producer is queue else 'other'} driver: p50 {sorted(waits)[10] * 1000:.1f} ms")
     queue.stop()
     other.stop()
+
+
+def test_the_file_itself_refuses_a_stale_ack(tmp_path: Path) -> None:
+    """The fence is in the row, not in the memory of the process that holds the stale claim."""
+    driver = opened(tmp_path / "n.db")
+    driver.publish([message(1)]).result(5)
+    driver.run(lambda c: statements.register(c, "T", "g"))
+    lane = driver.run(lambda c: statements.lane_id(c, "T", "g"))
+
+    def claim() -> statements.Claim:
+        (delivery,) = driver.run(lambda c: statements.claim(c, lane, "T", 1, SystemClock().now_ms(), 0, 0))
+        driver.housekeeping()
+        found: statements.Claim = delivery.handle
+        return found
+
+    stale, fresh = claim(), claim()
+    assert (stale.row, stale.number + 1) == (fresh.row, fresh.number)
+    assert driver.run(lambda c: statements.delete(c, [stale])) == 0
+    assert driver.run(lambda c: statements.extend(c, [stale], 1)) == set()
+    assert driver.run(lambda c: statements.delete(c, [fresh])) == 1
+    driver.close()
+
+
+def test_tasks_of_nobody_join_a_group_that_had_an_address_before(tmp_path: Path) -> None:
+    driver = opened(tmp_path / "n.db")
+    driver.publish([message(1, group="g"), message(2), message(3)]).result(5)
+    subscription = driver.subscribe(SubscribeRequest(topics=("T",), group="g", prefetch=10))
+    assert sorted(d.headers["nova-id"] for d in subscription.receive(10, 5)) == ["m1", "m2", "m3"]
+    subscription.close()
+    driver.close()
+
+
+def test_a_commit_that_fails_half_way_is_unknown_not_failed(tmp_path: Path) -> None:
+    driver = opened(tmp_path / "n.db")
+
+    # A deferred constraint makes the commit itself fail, as a broken disk does.
+    driver.run(lambda c: c.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)"))
+    driver.run(
+        lambda c: c.execute("CREATE TABLE child (p INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)")
+    )
+    with driver.writer._connection.use() as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+    future = driver.writer.submit(lambda c: c.execute("INSERT INTO child VALUES (7)"))
+    assert isinstance(future.exception(5), CommitUnclear)
+    hold = threading.Event()
+    driver.writer.submit(lambda c: hold.wait(5))
+    driver.writer.submit(lambda c: c.execute("INSERT INTO child VALUES (7)"))
+    confirmation = driver.publish([message(1)])
+    hold.set()
+    (error,) = confirmation.result(5)
+    assert error is not None
+    assert error.may_be_stored
+    driver.close()
+
+
+def test_another_process_is_seen_without_its_help(tmp_path: Path) -> None:
+    """Only the watcher can wake this worker: the producer is another process. The bound is far above the stated 60 ms."""
+    path = tmp_path / "n.db"
+    queue = TaskQueue(with_sqlite(path))
+    seen: list[str] = []
+    queue.start(lambda task: seen.append(task.id))
+    script = "import sys; from nova import *; TaskQueue(with_sqlite(sys.argv[1])).enqueue(Task('t'))"
+    eventually(lambda: queue.last_receive_age is not None)
+    for n in range(3):
+        subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT, check=True, timeout=60)
+        eventually(lambda n=n: len(seen) == n + 1, timeout=5)  # type: ignore[misc]
+    queue.stop()
+
+
+def test_a_deleted_file_is_an_error_not_a_new_queue(tmp_path: Path) -> None:
+    path = tmp_path / "n.db"
+    queue = TaskQueue(with_sqlite(path))
+    queue.enqueue(Task("t"))
+    path.unlink()
+    with pytest.raises(PublishError, match="deleted or replaced"):
+        queue.enqueue(Task("t"))
+    assert not path.exists()
+    queue.stop()

@@ -22,6 +22,13 @@ def test_delays_keep_to_the_formula(policy: ExponentialBackoff, attempt: int, ra
     assert plain * (1 - policy.jitter) - 1e-9 <= delay <= plain * (1 + policy.jitter) + 1e-9
 
 
+def test_jitter_spreads_the_waits_over_its_whole_share() -> None:
+    policy = ExponentialBackoff(jitter=0.1)
+    assert policy.delay(1, 0.0) == pytest.approx(0.9)
+    assert policy.delay(1, 0.5) == pytest.approx(1.0)
+    assert policy.delay(1, 0.999999) == pytest.approx(1.1, abs=1e-4)
+
+
 @given(policy=policies, own=st.one_of(st.none(), st.integers(0, 20)), attempt=st.integers(1, 40))
 def test_attempts_end_after_one_plus_max_retries(policy: ExponentialBackoff, own: int | None, attempt: int) -> None:
     limit = policy.max_retries if own is None else own
