@@ -69,7 +69,7 @@ def _enqueue(path: str, tasks: int, send: Callable[[TaskQueue], None]) -> None:
 
 def _synchronous(path: str) -> str:
     with contextlib.closing(SQLiteDriver(SQLiteConfig(path=path)).connect()) as connection:
-        (level,) = connection.execute("PRAGMA synchronous").fetchone()
+        level = connection.query(lambda c: c.execute("PRAGMA synchronous").fetchone()[0])
     return workload.SYNCHRONOUS[level]
 
 
