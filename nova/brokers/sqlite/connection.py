@@ -136,9 +136,9 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    _opening.release()
     while _suspended:
         _suspended.pop().resume()
+    _opening.release()  # last: another thread that is about to fork looks again only now
 
 
 _opening = threading.Lock()
