@@ -148,6 +148,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
+        self._closing = False
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
@@ -170,12 +171,17 @@ class LoopThread:
 
     def close(self) -> None:
         """Cancel what still runs and end the thread; a coroutine that does not end within `GRACE` is left behind."""
+        self._closing = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(2 * GRACE)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while not self._closing:
+            try:
+                self.loop.run_forever()
+            except BaseException:  # noqa: BLE001 - SystemExit of a task the handler made leaves run_forever
+                _log.exception("a task of an async handler tried to end the loop")
         pending = asyncio.all_tasks(self.loop)
         for task in pending:
             task.cancel()

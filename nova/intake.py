@@ -30,7 +30,8 @@ MAX_STOCK = 1000
 FIRST_LOOK = 50
 """Deliveries in the first receive, before their size is known."""
 MAX_HELD_BYTES = 64 << 20
-"""Bodies one intake holds at most, by their usual size: neither memory nor one claim of the broker's grows without bound."""
+"""Bodies one intake aims to hold at most. Each receive is sized by the lately usual body, so that a sudden change of size may
+overshoot once; memory and the broker's claims stay in proportion otherwise."""
 STALE_AFTER = 1.0
 """Seconds without a start after which surplus stock goes back to the broker."""
 BACKOFF_FIRST = 0.2
@@ -80,6 +81,8 @@ class Intake:
         self._admission = admission
         self._feed = feed
         self._usual_bytes: float | None = None
+        self._held_bytes = 0
+        self._counting = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -129,8 +132,7 @@ class Intake:
             return 0
         deliveries = self._subscription.receive(room, wait)
         self.last_receive = time.monotonic()
-        self._count_bytes(deliveries)
-        self.held.update(deliveries)
+        self._hold(deliveries)
         try:
             self._feed.put(self._admission.admit(deliveries, self) if deliveries else [])
         except BaseException:
@@ -169,17 +171,24 @@ class Intake:
         """How many more of the lately usual size may be held; a first look takes few, whatever they weigh."""
         if self._usual_bytes is None:
             return FIRST_LOOK
-        held_bytes = len(self.held) * self._usual_bytes
-        return max(int((MAX_HELD_BYTES - held_bytes) / self._usual_bytes), 0 if self.held else 1)
+        return max(int((MAX_HELD_BYTES - self._held_bytes) / self._usual_bytes), 0 if self.held else 1)
 
-    def _count_bytes(self, deliveries: list[Delivery]) -> None:
-        """Learn the usual size: the mean of a receive, larger ones at once, smaller ones slowly."""
-        if deliveries:
-            mean = max(sum([len(delivery.body) for delivery in deliveries]) / len(deliveries), 1.0)
-            self._usual_bytes = mean if self._usual_bytes is None else max(mean, 0.8 * self._usual_bytes)
+    def _hold(self, deliveries: list[Delivery]) -> None:
+        """Count what came, and learn the usual size: the mean of a receive, larger ones at once, smaller ones slowly."""
+        if not deliveries:
+            return
+        size = sum([len(delivery.body) for delivery in deliveries])
+        mean = max(size / len(deliveries), 1.0)
+        self._usual_bytes = mean if self._usual_bytes is None else max(mean, 0.8 * self._usual_bytes)
+        with self._counting:
+            self.held.update(deliveries)
+            self._held_bytes += size
 
     def _forget(self, deliveries: list[Delivery]) -> None:
-        self.held.difference_update(deliveries)
+        with self._counting:
+            known = self.held.intersection(deliveries)
+            self.held -= known
+            self._held_bytes -= sum([len(delivery.body) for delivery in known])
         if not self.room_made.is_set():
             self.room_made.set()
 

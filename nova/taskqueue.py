@@ -292,6 +292,8 @@ class TaskQueue:
             False if handlers still ran after `timeout` seconds; their tasks run again elsewhere.
         """
         grace = seconds("stop(timeout)", timeout)
+        if self._pid != os.getpid():
+            self._forget_parent()
         with self._lock:
             workers, self._workers = self._workers, []
             is_first, self._stopping = not self._stopping, True
@@ -305,10 +307,12 @@ class TaskQueue:
         with self._lock:  # only now: handlers that were still running may have enqueued
             self._stopped = True
             driver, self._driver = self._driver, None
-        if driver is not None:
-            driver.close(max(grace, 1.0))
         self._stopped_clean = all(thread.clean for thread in threads)
-        self._over.set()
+        try:
+            if driver is not None:
+                driver.close(max(grace, 1.0))
+        finally:
+            self._over.set()
         return self._stopped_clean
 
     def close(self) -> None:
@@ -398,17 +402,27 @@ class TaskQueue:
                 self._driver = driver
             return self._driver
 
-    def _leave_parent(self) -> None:
-        """Forget what a fork brought along: the parent's driver, workers and a lock that may be held."""
+    def _forget_parent(self) -> Driver | None:
+        """Drop what a fork brought along: the parent's driver, which is returned, its workers, a lock that may be held."""
         self._lock = threading.RLock()
         driver, self._driver = self._driver, None
         self._pid = os.getpid()
         self._workers = []
         self._claimed = {}
         self._ensured = set()
+        if driver is not None:
+            _inherited.append(driver)
+        return driver
+
+    def _leave_parent(self) -> None:
+        """Start afresh in a forked child.
+
+        Raises:
+            ConfigError: the parent's open driver cannot follow.
+        """
+        driver = self._forget_parent()
         if driver is None:
             return
-        _inherited.append(driver)
         if driver.capabilities.after_fork == "refuse" or isinstance(self._settings.driver, Driver):
             self._stopped = True
             raise ConfigError(

@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from nova import ConfigError, CountAggregator, ReceivedTask, Task
+from nova import ConfigError, CountAggregator, PublishError, ReceivedTask, Task
 from tests.conformance.brokers import Broker
 from tests.eventually import eventually, never
 
@@ -280,9 +280,20 @@ def test_forks_under_load_neither_hang_nor_lose(broker: Broker) -> None:
     stop = threading.Event()
     stored = [0, 0, 0]
 
+    def accepted() -> None:
+        """Enqueue until it is taken: so many writers may keep one out for longer than its busy_timeout."""
+        while True:
+            try:
+                q.enqueue(Task("t"))
+            except PublishError as exc:
+                if exc.may_be_stored:
+                    raise
+            else:
+                return
+
     def produce(n: int) -> None:
         while not stop.is_set():
-            q.enqueue(Task("parent"))
+            accepted()
             stored[n] += 1
 
     threads = [threading.Thread(target=produce, args=(n,)) for n in range(3)]
@@ -294,7 +305,7 @@ def test_forks_under_load_neither_hang_nor_lose(broker: Broker) -> None:
         if pid == 0:
             code = 1
             try:
-                q.enqueue(Task("child"))
+                accepted()
                 code = 0
             finally:
                 os._exit(code)
@@ -353,3 +364,47 @@ def test_a_handler_may_enqueue_until_the_stop_has_let_it_finish(broker: Broker) 
     other.join()
     depth = broker.queue().depth()
     assert (depth.waiting, depth.delayed, depth.dead) == (1, 0, 0)
+
+
+def test_handlers_may_fork_all_at_once(broker: Broker) -> None:
+    q = broker.queue(retry={"max_retries": 0})
+    done: list[int] = []
+
+    def handle(task: ReceivedTask) -> None:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        done.append(os.waitstatus_to_exitcode(status))
+
+    q.start(handle, concurrency=4)
+    q.enqueue_batch([Task("t", i) for i in range(40)])
+    eventually(lambda: len(done) == 40, timeout=30)
+    assert set(done) == {0}
+    assert q.stop(timeout=10)
+
+
+def test_a_child_may_leave_the_with_block_of_its_parents_queue(broker: Broker) -> None:
+    q = broker.queue()
+    with q:
+        q.start(lambda task: None)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                q.__exit__(None, None, None)
+                code = 0
+            finally:
+                os._exit(code)
+        ended: list[int] = []
+
+        def reap() -> bool:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                ended.append(os.waitstatus_to_exitcode(status))
+            return bool(found)
+
+        eventually(reap, timeout=10)
+        assert ended == [0]
+        done = q.enqueue(Task("t"))
+        assert done.task_id

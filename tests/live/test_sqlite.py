@@ -20,7 +20,7 @@ from nova.brokers.sqlite.config import SQLiteConfig
 from nova.brokers.sqlite.driver import SQLiteDriver
 from nova.brokers.sqlite.writer import CommitUnclear
 from nova.clock import SystemClock
-from tests.eventually import eventually
+from tests.eventually import eventually, never
 
 ROOT = Path(__file__).parents[2]
 
@@ -336,3 +336,21 @@ def test_a_deleted_file_is_an_error_not_a_new_queue(tmp_path: Path) -> None:
         queue.enqueue(Task("t"))
     assert not path.exists()
     queue.stop()
+
+
+def test_a_file_deleted_under_a_running_task_costs_no_busy_loop(tmp_path: Path) -> None:
+    path = tmp_path / "n.db"
+    queue = TaskQueue(with_sqlite(path))
+    ended = threading.Event()
+
+    def handle(task: ReceivedTask) -> None:
+        path.unlink()
+        ended.set()
+
+    queue.start(handle)
+    queue.enqueue(Task("t"))
+    assert ended.wait(10)
+    cpu = time.process_time()
+    never(lambda: False, during=1.0)
+    assert time.process_time() - cpu < 0.5, "half a core, a wide margin over the pollers' few per cent"
+    queue.stop(timeout=5)

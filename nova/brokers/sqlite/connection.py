@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ class Connection:
         Raises:
             BrokerUnavailable: closed, or the file was deleted or replaced since it was opened.
         """
+        while _fork_wanted:  # or a busy writer would take the lock again and again before the fork gets it
+            time.sleep(0.0005)
         with self._lock:
             if self._closed:
                 raise BrokerUnavailable(f"sqlite: {self._path} is closed")
@@ -97,9 +100,14 @@ class Connection:
         with _opening:  # never in the middle of a fork
             if self._file is not None:
                 self._check_file()
-            self._connection = connect(self._path, self._busy_timeout)
-        if self._prepare is not None:
-            self._prepare(self._connection)
+            connection = connect(self._path, self._busy_timeout)
+        try:
+            if self._prepare is not None:
+                self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
         self._file = self._file or _identity(self._path)
 
     def _release(self) -> None:
@@ -118,29 +126,38 @@ class Connection:
 def _identity(path: str) -> tuple[int, int] | None:
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError:
         return None
     return status.st_dev, status.st_ino
 
 
 def _before_fork() -> None:
     """Suspend every connection, also those made meanwhile, and let nobody make another until the fork is done."""
+    global _fork_wanted
+    _one_fork.acquire()
+    _fork_wanted = True
     while True:
-        for connection in set(_all) - _suspended:
-            _suspended.add(connection)
-            connection.suspend()
         _opening.acquire()
-        if not set(_all) - _suspended:
+        missing = set(_all) - _suspended
+        if not missing:
             return
         _opening.release()
+        for connection in missing:
+            connection.suspend()
+            _suspended.add(connection)
 
 
 def _after_fork() -> None:
+    global _fork_wanted
+    _fork_wanted = False
+    _opening.release()
     while _suspended:
         _suspended.pop().resume()
-    _opening.release()  # last: another thread that is about to fork looks again only now
+    _one_fork.release()
 
 
+_one_fork = threading.Lock()
+_fork_wanted = False
 _opening = threading.Lock()
 _all: weakref.WeakSet[Connection] = weakref.WeakSet()
 _suspended: set[Connection] = set()

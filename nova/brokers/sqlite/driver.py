@@ -291,7 +291,7 @@ class SQLiteSubscription:
 
         def done(finished: Future[object]) -> None:
             error = finished.exception()
-            if isinstance(error, BrokerUnavailable) and not self._closed:
+            if isinstance(error, schema.Locked) and not self._closed:
                 self._submit(operation, what, claims)
             elif error is not None:
                 _log.warning("sqlite: %s of %d tasks failed, they will run again: %s", what, len(claims), error)

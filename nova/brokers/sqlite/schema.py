@@ -11,7 +11,7 @@ import sqlite3
 
 from nova.errors import BrokerError, BrokerUnavailable
 
-__all__ = ["NoRoom", "connect", "create", "translate"]
+__all__ = ["Locked", "NoRoom", "connect", "create", "translate"]
 
 VERSION = 1
 
@@ -43,6 +43,10 @@ _DDL = (
     "CREATE INDEX IF NOT EXISTS nova_ready ON nova_messages (lane, due, id) WHERE state = 0",
     "CREATE INDEX IF NOT EXISTS nova_leased ON nova_messages (lease) WHERE state = 1",
 )
+
+
+class Locked(BrokerUnavailable):
+    """Another process held the file for the whole busy_timeout; nothing was changed."""
 
 
 def connect(path: str, busy_timeout: float) -> sqlite3.Connection:
@@ -86,7 +90,7 @@ def translate(path: str, exc: sqlite3.Error) -> BrokerError:
     code = getattr(exc, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return BrokerUnavailable(f"sqlite: {path} was locked by another process for the whole busy_timeout")
+        return Locked(f"sqlite: {path} was locked by another process for the whole busy_timeout")
     if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOTADB):
         return BrokerUnavailable(f"sqlite: cannot use {path}: {exc}; give a path of a writable file on a local disk")
     if primary == sqlite3.SQLITE_FULL:
