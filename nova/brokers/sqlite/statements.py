@@ -133,9 +133,9 @@ def depth(connection: sqlite3.Connection, topic: str, group: str, now_ms: int) -
         return TopicDepth()
     lane = rows[0][0]
     waiting, delayed, running = connection.execute(
-        """SELECT count(*) FILTER (WHERE state = 0 AND due <= ?1), count(*) FILTER (WHERE state = 0 AND due > ?1),
-            count(*) FILTER (WHERE state = 1) FROM nova_messages WHERE lane = ?2""",
-        (now_ms, lane),
+        """SELECT count(*) FILTER (WHERE state = 0 AND due <= ?), count(*) FILTER (WHERE state = 0 AND due > ?),
+            count(*) FILTER (WHERE state = 1) FROM nova_messages WHERE lane = ?""",
+        (now_ms, now_ms, lane),
     ).fetchone()
     return TopicDepth(waiting, delayed, running, _by_target(connection, lane) if topic.endswith(_DEAD) else {})
 
