@@ -127,9 +127,10 @@ class Intake:
 
     def step(self, wait: float) -> int:
         """Receive once and pass on; returns how many came."""
-        room = min(self._feed.room(len(self.held)), self._room_by_bytes())
-        if room <= 0:
-            return 0
+        room = self._room()
+        return self._receive(room, wait) if room > 0 else 0
+
+    def _receive(self, room: int, wait: float) -> int:
         deliveries = self._subscription.receive(room, wait)
         self.last_receive = time.monotonic()
         self._hold(deliveries)
@@ -145,8 +146,9 @@ class Intake:
         while not self._stopping.is_set():
             self.room_made.clear()
             try:
-                if self._feed.room(len(self.held)) > 0 and self._room_by_bytes() > 0:
-                    self.step(self._feed.wait())
+                room = self._room()
+                if room > 0:
+                    self._receive(room, self._feed.wait())
                 else:
                     self.last_receive = time.monotonic()  # nothing is asked for, so nothing can be overdue
                     self._feed.full()
@@ -166,6 +168,10 @@ class Intake:
     def _give_back(self, tasks: list[ReceivedTask]) -> None:
         if tasks:
             self.release([task._delivery for task in tasks])
+
+    def _room(self) -> int:
+        """How many deliveries are wanted now, by count and by bytes."""
+        return min(self._feed.room(len(self.held)), self._room_by_bytes())
 
     def _room_by_bytes(self) -> int:
         """How many more of the lately usual size may be held; a first look takes few, whatever they weigh."""
