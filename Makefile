@@ -96,6 +96,14 @@ unit: setup ## Unit tests: seconds, no network
 test: setup ## Unit, conformance, live and docs tests
 	$(PYTEST) -n $(JOBS) --dist loadgroup $(wildcard tests/unit tests/conformance tests/live tests/docs) $(ARGS)
 
+.PHONY: brokers-up
+brokers-up: setup ## Start the brokers' servers to stay; set what it prints to let tests use them
+	@$(PY) -m tests.servers.kafka up
+
+.PHONY: brokers-down
+brokers-down: setup ## Stop what brokers-up started, and drop its data
+	@$(PY) -m tests.servers.kafka down
+
 .PHONY: stress
 stress: setup ## Conformance TIMES times over, in parallel, on twice as many processes as JOBS
 	@for run in $$(seq $(TIMES)); do \

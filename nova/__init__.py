@@ -40,12 +40,14 @@ from nova.errors import (
     Retry,
     Unroutable,
 )
+from nova.groups import GroupInfo
 from nova.middleware import Middleware, Outcome
 from nova.options import (
     with_codec,
     with_delay_slots,
     with_driver,
     with_group_id,
+    with_kafka,
     with_memory,
     with_message_format,
     with_middleware,
@@ -75,6 +77,7 @@ __all__ = [
     "EncodeError",
     "EnqueueReport",
     "Enqueued",
+    "GroupInfo",
     "Middleware",
     "NotSupported",
     "NovaError",
@@ -107,6 +110,7 @@ __all__ = [
     "with_delay_slots",
     "with_driver",
     "with_group_id",
+    "with_kafka",
     "with_memory",
     "with_message_format",
     "with_middleware",

@@ -20,7 +20,11 @@ from nova.options import Option
 
 __all__ = ["from_config", "from_environment", "from_url"]
 
-_DRIVERS: dict[str, Callable[..., Option]] = {"memory": options.with_memory, "sqlite": options.with_sqlite}
+_DRIVERS: dict[str, Callable[..., Option]] = {
+    "kafka": options.with_kafka,
+    "memory": options.with_memory,
+    "sqlite": options.with_sqlite,
+}
 _SECTIONS: dict[str, Callable[..., Option]] = {
     "delay_slots": options.with_delay_slots,
     "retry": options.with_retry,

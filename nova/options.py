@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from nova.brokers.base import Driver, DriverConfig
+from nova.brokers.kafka.config import KafkaConfig, OAuthToken
 from nova.brokers.memory.config import MemoryConfig
 from nova.brokers.sqlite.config import SQLiteConfig
 from nova.clock import seconds
@@ -29,6 +30,7 @@ __all__ = [
     "with_delay_slots",
     "with_driver",
     "with_group_id",
+    "with_kafka",
     "with_memory",
     "with_message_format",
     "with_middleware",
@@ -145,6 +147,81 @@ def with_sqlite(
         max_body_bytes=max_body_bytes,
     )
     return Option("driver", config, "with_sqlite")
+
+
+def with_kafka(
+    bootstrap_servers: str,
+    *,
+    partitions: int = 6,
+    replication_factor: int = -1,
+    session_timeout: float | timedelta = 10.0,
+    max_poll_interval: float | timedelta = 300.0,
+    delivery_timeout: float | timedelta = 20.0,
+    max_body_bytes: int = 1 << 20,
+    revoke_grace: float | timedelta = 5.0,
+    escrow_after: float | timedelta = 60.0,
+    escrow_lease: float | timedelta = 60.0,
+    reclaim: bool = True,
+    tls: bool = False,
+    ca_file: str | None = None,
+    cert_file: str | None = None,
+    key_file: str | None = None,
+    key_password: str | None = None,
+    sasl_mechanism: str | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    oauth_token: OAuthToken | None = None,
+    client_config: Mapping[str, Any] | None = None,
+) -> Option:
+    """Use a Kafka cluster (2.5 or newer).
+
+    Args:
+        bootstrap_servers: `host:port`, several with commas.
+        partitions: of the topics Nova makes; at most so many workers share one class of one queue.
+        replication_factor: of the topics Nova makes; -1 = the cluster's default.
+        session_timeout: seconds after which the tasks of a dead process go to another.
+        max_poll_interval: seconds after which a process whose threads hang is dead; handlers may run longer.
+        delivery_timeout: seconds after which an unconfirmed task is given up as unknown; at most 20.
+        max_body_bytes: the largest message body.
+        revoke_grace: seconds that running tasks get to end when their partition goes to another worker.
+        escrow_after: seconds after which a running task leaves its partition, so that no rebalance runs it again.
+        escrow_lease: seconds after which such a task of a dead worker runs again.
+        reclaim: delete what every registered group has finished.
+        tls: encrypt the connection.
+        ca_file: PEM file of the authority that signed the brokers' certificates; None = the system's.
+        cert_file: PEM file of the client's certificate, for mutual TLS.
+        key_file: PEM file of its key.
+        key_password: of the key file.
+        sasl_mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.
+        username: for PLAIN and SCRAM.
+        password: for PLAIN and SCRAM.
+        oauth_token: for OAUTHBEARER: called with `sasl.oauthbearer.config`, returns (token, epoch seconds it is valid until).
+        client_config: further librdkafka properties; those that would break a promise are refused.
+    """
+    config = KafkaConfig(
+        bootstrap_servers=bootstrap_servers,
+        partitions=partitions,
+        replication_factor=replication_factor,
+        session_timeout=seconds("with_kafka(session_timeout)", session_timeout),
+        max_poll_interval=seconds("with_kafka(max_poll_interval)", max_poll_interval),
+        delivery_timeout=seconds("with_kafka(delivery_timeout)", delivery_timeout),
+        max_body_bytes=max_body_bytes,
+        revoke_grace=seconds("with_kafka(revoke_grace)", revoke_grace),
+        escrow_after=seconds("with_kafka(escrow_after)", escrow_after),
+        escrow_lease=seconds("with_kafka(escrow_lease)", escrow_lease),
+        reclaim=reclaim,
+        tls=tls,
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+        key_password=key_password,
+        sasl_mechanism=sasl_mechanism,
+        username=username,
+        password=password,
+        oauth_token=oauth_token,
+        client_config={} if client_config is None else client_config,
+    )
+    return Option("driver", config, "with_kafka")
 
 
 def with_driver(driver: Driver) -> Option:

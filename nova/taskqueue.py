@@ -27,6 +27,7 @@ from nova.dead import Dead
 from nova.depth import Depth, depth_of, topics_of
 from nova.enqueue_options import EnqueueOption, resolve
 from nova.errors import ConfigError, PublishError, QueueClosed
+from nova.groups import Groups
 from nova.handlers import BatchHandler, ByType, Handler, Handlers, OneHandler, check_handler, is_async
 from nova.options import Option, QueueSettings, check_queues, settle
 from nova.outcomes import OnError
@@ -78,6 +79,7 @@ class TaskQueue:
         self._over = threading.Event()
         self._exit_code = 0
         self.dead = Dead(self._open, self._topics, self._settings.group_id)
+        self.groups = Groups(self._open, self._topics)
 
     @classmethod
     def from_config(cls, source: str | Path | Mapping[str, Any], *options: Option) -> Self:

@@ -39,6 +39,8 @@ __all__ = [
     "Driver",
     "DriverConfig",
     "DriverContext",
+    "Group",
+    "GroupRegistry",
     "Message",
     "SubscribeRequest",
     "Subscription",
@@ -324,6 +326,64 @@ class Driver(Protocol):
 
         Raises:
             BrokerError: it could not be done now; the caller tries again.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One group that consumes topics of a prefix.
+
+    Attributes:
+        name: as in `SubscribeRequest.group`.
+        topics: those it is registered for, sorted; () if messages are kept for it all the same (copies addressed to it).
+        waiting: how many messages of this prefix are kept for it: waiting, delayed, lent and dead, which is what its removal
+            drops. About right where the broker counts positions; None = the broker does not say.
+        active: whether a consumer of it is connected now; one that died counts until the broker has noticed. None = the
+            broker does not say.
+    """
+
+    name: str
+    topics: tuple[str, ...]
+    waiting: int | None = None
+    active: bool | None = None
+
+
+@runtime_checkable
+class GroupRegistry(Protocol):
+    """A driver whose broker keeps messages for every registered group, also for one that reads no more.
+
+    Optional, beside `Driver`; `q.groups` asks for it. Everything here is about the topics of `DriverContext.prefix` (which
+    those are: `nova.brokers.prefixes`), and about no other prefix on the same broker.
+    """
+
+    def groups(self) -> list[Group]:
+        """Every group that is registered for a topic or that messages are kept for, sorted by name.
+
+        Messages that wait for a first group are nobody's and are not listed.
+
+        Raises:
+            BrokerError: the broker does not tell now.
+        """
+        ...
+
+    def remove_group(self, group: str) -> bool:
+        """Forget that the group is registered, and drop what is kept for it alone, its dead letters included.
+
+        * Other groups lose nothing: not what waits for them, not what was published for all.
+        * A topic whose last group is removed is a topic without any group again: what was kept for the removed group is
+          dropped, what is published from then on is kept for the next first one.
+        * When it subscribes again it is a new group: it gets what is published from then on, or, if the topics have no group
+          by then, what they kept meanwhile.
+        * On return it is gone for every process; the room may be freed later. After an error it is there in full, or
+          removing it again finishes the work.
+
+        Returns:
+            False if there is no such group.
+
+        Raises:
+            BrokerError: a consumer of it is connected now, nothing was removed (stop its workers first); or the broker
+                could not do it.
         """
         ...
 

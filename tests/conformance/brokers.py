@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import sqlite3
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from nova import TaskQueue, config
 from nova.brokers.base import Driver, DriverConfig, DriverContext
 from nova.brokers.loading import build_driver
 from nova.options import Option, settle
+from tests.servers.kafka.finding import Server, private_server, shared_address
+from tests.servers.kafka.server import delete_topics
 
 SKIPS: dict[tuple[str, str], str] = {
     ("memory", "survives the death of its processes"): "memory's durability: its tasks live in the process",
@@ -40,11 +43,13 @@ class Broker:
         name: the driver's capability name.
         section: the driver's options, as in a configuration file.
         prefix: the topic prefix of this test.
+        server: the server of this test alone, where it has one: it may be paused and killed.
     """
 
     name: str
     section: dict[str, Any]
     prefix: str = field(default_factory=lambda: f"T{os.getpid()}-{next(_serial)}")
+    server: Server | None = None
     _queues: list[TaskQueue] = field(default_factory=list)
 
     def config(self, group: str = "g", **values: Any) -> dict[str, Any]:
@@ -75,28 +80,59 @@ class Broker:
     @contextmanager
     def away(self) -> Generator[None]:
         """Make the broker refuse or ignore everybody inside the block; a server is paused, a file is locked."""
-        blocker = sqlite3.connect(self.section["path"], isolation_level=None, timeout=10)
-        blocker.execute("BEGIN IMMEDIATE")
-        yield
-        blocker.execute("ROLLBACK")
-        blocker.close()
+        with _paused(self.server) if self.server is not None else _locked(self.section["path"]):
+            yield
 
     def kill_server(self) -> None:
-        """SIGKILL the server and start it again. No driver of today has one."""
-        raise NotImplementedError(self.name)
+        """SIGKILL the server and start it again on the same data; returns when it answers."""
+        assert self.server is not None, f"{self.name}: mark the test with own_server; it must not kill the shared one"
+        self.server.restart()
 
     def close(self) -> None:
-        """Stop every queue of the test."""
-        for queue in self._queues:
-            queue.stop(timeout=10)
+        """Stop every queue of the test, then drop what it left on a server."""
+        try:
+            for queue in self._queues:
+                queue.stop(timeout=10)
+        finally:
+            if self.server is not None:
+                self.server.stop()
+            elif self.name == "kafka":
+                delete_topics(self.section["bootstrap_servers"], self.prefix)
+
+
+@contextmanager
+def _paused(server: Server) -> Generator[None]:
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
+
+
+@contextmanager
+def _locked(file: str) -> Generator[None]:
+    blocker = sqlite3.connect(file, isolation_level=None, timeout=10)
+    blocker.execute("BEGIN IMMEDIATE")
+    yield
+    blocker.execute("ROLLBACK")
+    blocker.close()
 
 
 def _as_config(given: DriverConfig) -> DriverConfig:
     return given
 
 
-def make(name: str, directory: Path, overrides: Mapping[str, Any] | None = None) -> Broker:
-    """The broker of a name, in a directory of its own."""
+def make(name: str, directory: Path, overrides: Mapping[str, Any] | None = None, *, own_server: bool = False) -> Broker:
+    """The broker of a name, in a directory of its own.
+
+    Args:
+        name: one of `NAMES`.
+        directory: where its files are.
+        overrides: options of the driver, instead of the usual ones.
+        own_server: the test kills or pauses the server, so it gets one that no other test uses.
+    """
+    if name == "kafka":
+        return _kafka(directory, overrides or {}, own_server)
     sections: dict[str, dict[str, Any]] = {
         "memory": {"name": str(directory)},
         "sqlite": {"path": str(directory / "nova.db"), "lease": 2.0, "busy_timeout": 1.0},
@@ -104,4 +140,18 @@ def make(name: str, directory: Path, overrides: Mapping[str, Any] | None = None)
     return Broker(name, {**sections[name], **(overrides or {})})
 
 
-NAMES = ("memory", "sqlite")
+def _kafka(directory: Path, overrides: Mapping[str, Any], own_server: bool) -> Broker:
+    server = private_server(directory / "kafka") if own_server else None
+    section = {
+        "bootstrap_servers": shared_address() if server is None else server.address,
+        "partitions": 2,
+        "replication_factor": 1,
+        "session_timeout": 3.0,
+        "delivery_timeout": 5.0,
+    }
+    # A server of NOVA_TEST_KAFKA outlives the run, and process ids come again.
+    prefix = f"T{os.getpid()}-{next(_serial)}-{secrets.token_hex(3)}"
+    return Broker("kafka", {**section, **overrides}, prefix, server)
+
+
+NAMES = ("memory", "sqlite", "kafka")

@@ -10,7 +10,8 @@ from tests.conformance.brokers import NAMES, SKIPS, Broker, make
 
 @pytest.fixture(params=NAMES)
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
-    made = make(request.param, tmp_path)
+    own_server = request.node.get_closest_marker("own_server") is not None
+    made = make(request.param, tmp_path, own_server=own_server)
     yield made
     made.close()
 

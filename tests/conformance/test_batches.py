@@ -116,7 +116,7 @@ def test_a_result_that_names_a_stranger_settles_nothing(broker: Broker) -> None:
     q.start_batch(load, TimeCountAggregator(5, 0.1))
     q.enqueue_batch(tasks(5))
     eventually(lambda: min(runs.values(), default=0) >= 2)
-    assert q.depth().running + q.depth().delayed + q.depth().waiting == 5
+    eventually(lambda: q.depth().running + q.depth().delayed + q.depth().waiting == 5)
     wrong[0] = False
     eventually(lambda: q.depth().running + q.depth().delayed + q.depth().waiting == 0)
     assert q.dead.list() == []

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from nova.brokers.base import Capabilities
-from tests.conformance.brokers import SKIPS, Broker
+from tests.conformance.brokers import NAMES, SKIPS, Broker
 
 PINNED = {
     "memory": Capabilities(
@@ -21,7 +21,20 @@ PINNED = {
         lease=2.0,
         housekeeping_every=2.0 / 3,
     ),
+    "kafka": Capabilities(
+        name="kafka",
+        durable=True,
+        shared=True,
+        max_body_bytes=1 << 20,
+        after_fork="reopen",
+        lease=None,
+        housekeeping_every=1.0,
+        delay_p99=0.1,
+    ),
 }
+
+SKIP_NOTHING = {"kafka"}
+"""The drivers that show every scenario: they have a server, which can be paused and killed."""
 
 
 def test_capabilities_are_the_pinned_ones(broker: Broker) -> None:
@@ -41,6 +54,5 @@ def test_only_pinned_scenarios_are_ever_skipped() -> None:
         if file.name != "test_capabilities.py":
             assert "pytest.skip" not in text, f"{file.name} skips by itself; only requires(…) may"
             assert "xfail" not in text
-    assert {scenario for _, scenario in SKIPS} - {"server restarts"} == asked, (
-        "restarts are asked for once a driver has a server"
-    )
+    assert {scenario for _, scenario in SKIPS} == asked
+    assert {name for name, _ in SKIPS} == set(NAMES) - SKIP_NOTHING

@@ -78,7 +78,7 @@ def test_a_task_that_kills_its_process_is_buried_and_takes_no_other_with_it(brok
     assert [(d.id, d.reason) for d in q.dead.list()] == [("killer", "crashed its worker 3 times")]
     workers.start("handle")
     eventually(lambda: len(workers.words("done")) == 200, timeout=LEASE)
-    assert q.depth().quarantined == 0
+    eventually(lambda: q.depth().quarantined == 0)
 
 
 def test_clean_restarts_charge_nobody(broker: Broker, workers: Workers) -> None:

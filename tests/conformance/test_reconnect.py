@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from nova import NovaError, ReceivedTask, Task
 from tests.conformance.brokers import Broker
 from tests.eventually import eventually, never
@@ -16,6 +18,7 @@ STATED = 40.0
 """Seconds in which an enqueue must have ended, whatever the broker does."""
 
 
+@pytest.mark.own_server
 def test_a_worker_outlives_an_absent_broker_and_no_accepted_task_is_lost(
     broker: Broker, requires: Callable[[str], None]
 ) -> None:
@@ -53,11 +56,12 @@ def test_a_worker_outlives_an_absent_broker_and_no_accepted_task_is_lost(
     assert age < 10
 
 
+@pytest.mark.own_server
 def test_a_killed_server_loses_nothing_and_leaves_no_deaf_worker(
     broker: Broker, requires: Callable[[str], None]
 ) -> None:
     requires("server killed")
-    q = broker.queue()
+    q, producer = broker.queue(), broker.queue()
     seen: set[str] = set()
     q.start(lambda task: seen.add(task.id))
     accepted: set[str] = set()
@@ -66,7 +70,7 @@ def test_a_killed_server_loses_nothing_and_leaves_no_deaf_worker(
     def produce() -> None:
         number = 0
         while not stop.is_set():
-            report = broker.queue().enqueue_batch([Task("t", id=f"t{number}-{i}") for i in range(10)])
+            report = producer.enqueue_batch([Task("t", id=f"t{number}-{i}") for i in range(10)])
             accepted.update(done.task_id for done in report.accepted)
             number += 1
 

@@ -113,6 +113,20 @@ def test_python_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
     assert "Exception in thread" not in finished.stderr, finished.stderr
 
 
+def test_commands_print_what_the_page_shows(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "cli.md"
+    (shown,) = [block.text for block in blocks_of(page) if block.language == "console"]
+    test_python_blocks_run_in_order(page, tmp_path)  # they make the queue that the commands look at
+
+    for command, expected in re.findall(r"^\$ nova (.*)\n((?:[^$].*\n)*)", shown, flags=re.MULTILINE):
+        finished = subprocess.run(
+            [Path(sys.executable).with_name("nova"), *command.split()],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        printed = (finished.stdout + finished.stderr).splitlines()
+        assert [line.rstrip() for line in printed] == expected.splitlines(), f"$ nova {command}"
+
+
 def test_blocks_that_do_not_run_are_pinned() -> None:
     marked = {(name_of(page), block.no_run) for page in PAGES for block in blocks_of(page) if block.no_run}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nova import BrokerUnavailable, PublishError, QueueFull, ReceivedTask, Task, TaskQueue, with_sqlite
+from nova import BrokerError, BrokerUnavailable, PublishError, QueueFull, ReceivedTask, Task, TaskQueue, with_sqlite
 from nova.brokers.base import DriverContext, Message, SubscribeRequest
 from nova.brokers.sqlite import statements
 from nova.brokers.sqlite.config import SQLiteConfig
@@ -354,3 +354,64 @@ def test_a_file_deleted_under_a_running_task_costs_no_busy_loop(tmp_path: Path) 
     never(lambda: False, during=1.0)
     assert time.process_time() - cpu < 0.5, "half a core, a wide margin over the pollers' few per cent"
     queue.stop(timeout=5)
+
+
+def test_a_killed_worker_counts_until_its_lease_ends(tmp_path: Path) -> None:
+    killed, other = opened(tmp_path / "n.db", lease=0.6), opened(tmp_path / "n.db")
+    killed.subscribe(SubscribeRequest(topics=("T_PRIORITY_NORMAL",), group="g", prefetch=10))
+    assert [group.active for group in other.groups()] == [True]
+    with pytest.raises(BrokerError, match=r"stop its workers first \(one that was killed counts for up to 1 s more\)"):
+        other.remove_group("g")
+    eventually(lambda: other.groups()[0].active is False)
+    assert other.remove_group("g")
+    killed.close()
+    other.close()
+
+
+def test_a_worker_that_paused_while_its_group_was_removed_begins_anew(tmp_path: Path) -> None:
+    paused, other = opened(tmp_path / "n.db", lease=0.5), opened(tmp_path / "n.db")
+    request = SubscribeRequest(topics=("T_PRIORITY_NORMAL", "T_PRIORITY_LOW"), group="g", prefetch=10)
+    subscription = paused.subscribe(request)
+    normal = Message("T_PRIORITY_NORMAL", b"", {"nova-id": "old"}, "old")
+    other.publish([normal]).result(5)
+    (stale,) = subscription.receive(1, 5)
+    eventually(lambda: other.groups()[0].active is False)
+    assert other.remove_group("g")
+    strangers = other.subscribe(SubscribeRequest(topics=("U_PRIORITY_NORMAL",), group="g", prefetch=10))
+    assert subscription.extend([stale]) == [stale]
+    paused.housekeeping()
+    other.publish([Message("U_PRIORITY_NORMAL", b"", {"nova-id": "x"}, "x")]).result(5)
+    other.publish([Message("T_PRIORITY_NORMAL", b"", {"nova-id": "new"}, "new")]).result(5)
+    (fresh,) = subscription.receive(10, 5)
+    assert fresh.headers["nova-id"] == "new"
+    assert [group.active for group in other.groups()] == [True]
+    subscription.close()
+    strangers.close()
+    paused.close()
+    other.close()
+
+
+def test_a_large_group_is_removed_without_keeping_other_writers_out(tmp_path: Path) -> None:
+    size = 100_000
+    driver = opened(tmp_path / "n.db")
+    driver.subscribe(SubscribeRequest(topics=("T_PRIORITY_NORMAL",), group="old", prefetch=1)).close()
+    for _ in range(size // 10_000):
+        driver.publish([Message("T_PRIORITY_NORMAL", bytes(200), {"nova-id": "m"}, "m")] * 10_000).result(30)
+    assert driver.groups()[0].waiting == size
+    other = opened(tmp_path / "n.db", busy_timeout=1.0)
+    removed: list[bool] = []
+    remover = threading.Thread(target=lambda: removed.append(driver.remove_group("old")))
+    remover.start()
+    while remover.is_alive():
+        assert other.publish([message(1, group="g")]).result(5) == [None]
+    remover.join()
+    assert removed == [True]
+    eventually(lambda: not driver.run(left_behind), timeout=30)
+    driver.close()
+    other.close()
+
+
+def left_behind(connection: sqlite3.Connection) -> int:
+    """Rows of removed groups that are not freed yet."""
+    query = "SELECT count(*) FROM nova_messages m JOIN nova_lanes l ON l.id = m.lane WHERE l.grp LIKE '!%'"
+    return int(connection.execute(query).fetchone()[0])

@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -20,13 +20,15 @@ from nova.brokers.base import (
     Confirmation,
     Delivery,
     DriverContext,
+    Group,
     Message,
     SubscribeRequest,
     TopicDepth,
 )
 from nova.brokers.memory.config import MemoryConfig
+from nova.brokers.prefixes import topics_of
 from nova.envelope import TARGET
-from nova.errors import PublishError, QueueFull
+from nova.errors import BrokerError, PublishError, QueueFull
 
 __all__ = ["MemoryDriver"]
 
@@ -52,9 +54,19 @@ class _Lane:
     running: int = 0
     registered: bool = False
 
+    @property
+    def kept(self) -> int:
+        return len(self.ready) + len(self.delayed) + self.running
+
     def wake_due(self, now_ms: int) -> None:
         while self.delayed and self.delayed[0][0] <= now_ms:
             self.ready.append(heapq.heappop(self.delayed)[2])
+
+    def take_over(self, other: _Lane) -> None:
+        """Have what waited in a lane of nobody."""
+        self.ready = deque(sorted([*self.ready, *other.ready], key=lambda stored: stored.serial))
+        self.delayed = [*self.delayed, *other.delayed]
+        heapq.heapify(self.delayed)
 
 
 class MemoryBroker:
@@ -63,6 +75,7 @@ class MemoryBroker:
     def __init__(self, max_messages: int) -> None:
         self.changed = threading.Condition()
         self.lanes: dict[str, dict[str, _Lane]] = {}
+        self.subscriptions: set[MemorySubscription] = set()
         self._max_messages = max_messages
         self._held = 0
         self._serials = itertools.count(1)
@@ -88,9 +101,44 @@ class MemoryBroker:
         with self.changed:
             for topic in topics:
                 groups = self.lanes.setdefault(topic, {})
-                if group not in groups and NO_GROUP in groups:
-                    groups[group] = groups.pop(NO_GROUP)
-                groups.setdefault(group, _Lane()).registered = True
+                lane = groups.setdefault(group, _Lane())
+                lane.registered = True
+                if NO_GROUP in groups:
+                    lane.take_over(groups.pop(NO_GROUP))
+
+    def groups(self, prefix: str) -> list[Group]:
+        with self.changed:
+            active = {subscription.group for subscription in self._subscribed(topics_of(prefix, self.lanes))}
+            return [
+                Group(
+                    name,
+                    tuple(sorted(topic for topic, lane in lanes.items() if lane.registered)),
+                    sum(lane.kept for lane in lanes.values()),
+                    name in active,
+                )
+                for name, lanes in sorted(self._by_group(prefix).items())
+            ]
+
+    def remove_group(self, prefix: str, group: str) -> bool:
+        with self.changed:
+            lanes = self._by_group(prefix).get(group, {})
+            if any(subscription.group == group for subscription in self._subscribed(lanes)):
+                raise BrokerError(f"memory: the group {group!r} has running workers; stop its workers first")
+            for topic, lane in lanes.items():
+                del self.lanes[topic][group]
+                self.forget(lane.kept)
+        return bool(lanes)
+
+    def _by_group(self, prefix: str) -> dict[str, dict[str, _Lane]]:
+        found: dict[str, dict[str, _Lane]] = {}
+        for topic in topics_of(prefix, self.lanes):
+            for group, lane in self.lanes[topic].items():
+                if group != NO_GROUP and (lane.registered or lane.kept):
+                    found.setdefault(group, {})[topic] = lane
+        return found
+
+    def _subscribed(self, topics: Collection[str]) -> list[MemorySubscription]:
+        return [subscription for subscription in self.subscriptions if not subscription.topics.isdisjoint(topics)]
 
     def lane(self, topic: str, group: str) -> _Lane:
         return self.lanes.setdefault(topic, {}).setdefault(group, _Lane())
@@ -131,6 +179,7 @@ class MemoryDriver:
         self._config = config
         self._broker = _broker(config)
         self._closed = threading.Event()
+        self._prefix = ""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -145,6 +194,7 @@ class MemoryDriver:
 
     def open(self, context: DriverContext, timeout: float) -> None:
         """Nothing to connect to."""
+        self._prefix = context.prefix
 
     def close(self, timeout: float = 10.0) -> None:
         """Wake everybody who waits; the messages stay with the broker."""
@@ -163,7 +213,6 @@ class MemoryDriver:
 
     def subscribe(self, request: SubscribeRequest) -> MemorySubscription:
         """Register the group and start to consume."""
-        self._broker.register(request.topics, request.group)
         return MemorySubscription(self._broker, request, self._closed)
 
     def depth(self, topics: Sequence[str], group: str) -> dict[str, TopicDepth]:
@@ -174,6 +223,14 @@ class MemoryDriver:
     def browse_dead(self, topic: str, group: str) -> MemoryDeadLetters:
         """A reader that takes nothing out of its lane."""
         return MemoryDeadLetters(self._broker, topic, group)
+
+    def groups(self) -> list[Group]:
+        """Counted under the lock."""
+        return self._broker.groups(self._prefix)
+
+    def remove_group(self, group: str) -> bool:
+        """Forget its lanes; exact about running workers."""
+        return self._broker.remove_group(self._prefix, group)
 
     def housekeeping(self) -> None:
         """Nothing to do."""
@@ -195,7 +252,11 @@ class MemorySubscription:
         self._charged = request.charged
         self._driver_closed = driver_closed
         self._closed = False
+        self.group = request.group
+        self.topics = frozenset(request.topics)
         with broker.changed:
+            broker.register(request.topics, request.group)
+            broker.subscriptions.add(self)
             self._lanes = deque((topic, broker.lane(topic, request.group)) for topic in request.topics)
         self._held: dict[Delivery, tuple[_Lane, _Stored]] = {}
 
@@ -241,6 +302,7 @@ class MemorySubscription:
         """Put back what is still held."""
         with self._broker.changed:
             self._closed = True
+            self._broker.subscriptions.discard(self)
             self._broker.changed.notify_all()
         self.release(list(self._held))
 

@@ -15,18 +15,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from nova.brokers.base import (
     Capabilities,
     Confirmation,
     Delivery,
     DriverContext,
+    Group,
     Message,
     SubscribeRequest,
     TopicDepth,
 )
-from nova.brokers.sqlite import schema, statements
+from nova.brokers.sqlite import consumers, schema, statements
 from nova.brokers.sqlite.config import SQLiteConfig
 from nova.brokers.sqlite.connection import Connection
 from nova.brokers.sqlite.waking import Waker, Watcher
@@ -36,6 +37,7 @@ from nova.errors import BrokerError, BrokerUnavailable, PublishError, QueueFull
 __all__ = ["SQLiteDriver"]
 
 T = TypeVar("T")
+Lanes: TypeAlias = list[tuple[str, int]]
 
 MAX_BACKLOG = 10_000
 """Publishes that may wait for the writer; beyond it they fail with `QueueFull` at once."""
@@ -49,12 +51,16 @@ class SQLiteDriver:
     def __init__(self, config: SQLiteConfig) -> None:
         self._config = config
         self.path = config.path
+        self.lease_ms = int(config.lease * 1000)
         self._writer: Writer | None = None
         self._reader: Connection | None = None
         self.waker = Waker()
         self._watcher: Watcher | None = None
         self._opening = threading.Lock()
         self._call_timeout = 10.0
+        self._prefix = ""
+        self._subscriptions: set[SQLiteSubscription] = set()
+        self._stayed = 0.0
 
     @property
     def capabilities(self) -> Capabilities:
@@ -75,6 +81,7 @@ class SQLiteDriver:
             BrokerUnavailable: it cannot be opened, is no database, or stays locked.
         """
         self._call_timeout = context.call_timeout
+        self._prefix = context.prefix
         connection = Connection(self.path, self._config.busy_timeout, self._limit_size)
         try:
             connection.query(lambda c: schema.create(c, self.path))
@@ -123,11 +130,14 @@ class SQLiteDriver:
 
     def subscribe(self, request: SubscribeRequest) -> SQLiteSubscription:
         """Register the group and start to consume."""
-        lanes = self.run(lambda c: [(topic, statements.register(c, topic, request.group)) for topic in request.topics])
+        seat = consumers.Seat(request.topics, request.group)
+        lanes = self.run(lambda c: consumers.join(c, seat, _now_ms() + self.lease_ms))
         with self._opening:
             if self._watcher is None:
                 self._watcher = Watcher(self.path, self.connect(), self.waker)
-        return SQLiteSubscription(self, lanes, self._config.lease, charged=request.charged)
+        subscription = SQLiteSubscription(self, seat, lanes, charged=request.charged)
+        self._subscriptions.add(subscription)
+        return subscription
 
     def depth(self, topics: Sequence[str], group: str) -> dict[str, TopicDepth]:
         """Counted in one read transaction each."""
@@ -138,10 +148,50 @@ class SQLiteDriver:
         """A reader that claims nothing."""
         return SQLiteDeadLetters(self, topic, group)
 
+    def groups(self) -> list[Group]:
+        """Counted on the read connection."""
+        return self.read(lambda c: consumers.groups(c, self._prefix, _now_ms()))
+
+    def remove_group(self, group: str) -> bool:
+        """One short transaction; then rows are freed for half the time a call has. Housekeeping frees the rest."""
+        deadline = time.monotonic() + self._call_timeout / 2
+        removal = self.run(lambda c: consumers.remove(c, self._prefix, group, _now_ms()))
+        if removal.consumed_until_ms is not None:
+            counts = max(0.0, (removal.consumed_until_ms - _now_ms()) / 1000)
+            raise BrokerError(
+                f"sqlite: the group {group!r} has running workers; stop its workers first (one that was killed counts for "
+                f"up to {counts:.0f} s more)"
+            )
+        try:
+            while time.monotonic() < deadline and self.run(consumers.free):
+                pass
+        except BrokerError as exc:
+            _log.warning("sqlite: the group %s is removed, the room in %s is freed later: %s", group, self.path, exc)
+        return removal.is_known
+
     def housekeeping(self) -> None:
-        """Give back what dead processes held."""
-        if self.run(lambda c: statements.sweep(c, _now_ms())):
+        """Give back what dead processes held, let our subscriptions count on, free what removed groups left."""
+        now = time.monotonic()
+        is_due = now - self._stayed >= self._config.lease / 3
+        subscriptions = tuple(self._subscriptions) if is_due else ()
+
+        def operation(connection: sqlite3.Connection) -> tuple[int, list[tuple[SQLiteSubscription, Lanes]]]:
+            moved = [(s, lanes) for s in subscriptions if (lanes := s.stay(connection, _now_ms()))]
+            consumers.free(connection)
+            return statements.sweep(connection, _now_ms()), moved
+
+        swept, moved = self.run(operation)
+        for subscription, lanes in moved:  # only now that they are committed
+            subscription.read_from(lanes)
+        if swept:
             self.waker.wake()
+        if is_due:
+            self._stayed = now
+
+    def leave(self, subscription: SQLiteSubscription, seat: consumers.Seat) -> None:
+        """A subscription ends. Hands over and returns, `close` waits; if it fails, it ends with the lease."""
+        self._subscriptions.discard(subscription)
+        self.writer.submit(lambda c: consumers.leave(c, seat))
 
     @property
     def writer(self) -> Writer:
@@ -183,13 +233,13 @@ class SQLiteDriver:
 class SQLiteSubscription:
     """Claims rows of its lanes. `receive` is called by one thread at a time; the rest by any."""
 
-    def __init__(self, driver: SQLiteDriver, lanes: list[tuple[str, int]], lease: float, *, charged: bool) -> None:
+    def __init__(self, driver: SQLiteDriver, seat: consumers.Seat, lanes: Lanes, *, charged: bool) -> None:
         self._driver = driver
+        self._seat = seat
         self._lanes = deque(lanes)
-        self._lease_ms = int(lease * 1000)
         self._charged = int(charged)
         self._connection = driver.connect()
-        self._topics = frozenset(topic for topic, _ in lanes)
+        self._topics = frozenset(seat.topics)
         self._woken = driver.waker.enter(self._topics)
         self._held: set[Delivery] = set()
         self._pending: Future[object] | None = None
@@ -231,7 +281,7 @@ class SQLiteSubscription:
         claims: list[statements.Claim] = [delivery.handle for delivery in held]
         if not claims:
             return []
-        kept = self._driver.run(lambda c: statements.extend(c, claims, _now_ms() + self._lease_ms))
+        kept = self._driver.run(lambda c: statements.extend(c, claims, _now_ms() + self._driver.lease_ms))
         lost = [delivery for delivery in held if delivery.handle.row not in kept and delivery in self._held]
         for delivery in lost:
             delivery.lost = True
@@ -244,9 +294,19 @@ class SQLiteSubscription:
         self._woken.set()
         self._driver.waker.leave(self._woken)
         self.release(list(self._held))
+        self._driver.leave(self, self._seat)
         if self._pending is not None:
             concurrent.futures.wait([self._pending], timeout)
         self._connection.close()
+
+    def stay(self, connection: sqlite3.Connection, now_ms: int) -> Lanes:
+        """Count as a consumer for another lease; new lanes if the group was removed during a pause, else []."""
+        return [] if self._closed else consumers.stay(connection, self._seat, now_ms + self._driver.lease_ms)
+
+    def read_from(self, lanes: Lanes) -> None:
+        """Read these lanes from now on."""
+        self._lanes = deque(lanes)
+        self._woken.set()
 
     def _next_due(self) -> int | None:
         query = "SELECT due FROM nova_messages WHERE lane = ? AND state = 0 ORDER BY due, id LIMIT 1"
@@ -260,7 +320,7 @@ class SQLiteSubscription:
 
     def _claim(self, max_messages: int) -> list[Delivery]:
         self._lanes.rotate(-1)
-        lanes = list(self._lanes)
+        lanes, lease_ms = list(self._lanes), self._driver.lease_ms
 
         def operation(connection: sqlite3.Connection) -> list[Delivery]:
             now_ms = _now_ms()
@@ -268,7 +328,7 @@ class SQLiteSubscription:
             for topic, lane in lanes:
                 room = max_messages - len(taken)
                 if room:
-                    taken += statements.claim(connection, lane, topic, room, now_ms, self._lease_ms, self._charged)
+                    taken += statements.claim(connection, lane, topic, room, now_ms, lease_ms, self._charged)
             return taken
 
         deliveries = self._driver.run(operation)

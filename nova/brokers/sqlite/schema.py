@@ -1,8 +1,9 @@
 """The file: its tables, its connections, and what SQLite's errors mean.
 
 `nova_lanes` has one row per topic and group (group '' holds what came before any group); `nova_messages` one row per
-message of a lane. A row is ready (state 0) or claimed (state 1). `claim` counts every claim and fences stale workers; ids
-are never used again (AUTOINCREMENT), or an old fence could fit a new row.
+message of a lane; `nova_consumers` says which lanes are read now (`consumers`). A message is ready (state 0) or claimed
+(state 1). `claim` counts every claim and fences stale workers; ids are never used again (AUTOINCREMENT), or an old fence
+could fit a new row.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ _DDL = (
         charges INTEGER NOT NULL DEFAULT 0,
         headers BLOB NOT NULL,
         body BLOB NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS nova_consumers (
+        lane INTEGER NOT NULL,
+        seat INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        PRIMARY KEY (seat, lane)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS nova_ready ON nova_messages (lane, due, id) WHERE state = 0",
     "CREATE INDEX IF NOT EXISTS nova_leased ON nova_messages (lease) WHERE state = 1",
 )
@@ -99,8 +105,8 @@ def translate(path: str, exc: sqlite3.Error) -> BrokerError:
 
 
 def _has_tables(connection: sqlite3.Connection) -> bool:
-    query = "SELECT count(*) FROM sqlite_master WHERE name IN ('nova_schema', 'nova_lanes', 'nova_messages')"
-    return bool(connection.execute(query).fetchone()[0] == 3)
+    names = "'nova_schema', 'nova_lanes', 'nova_messages', 'nova_consumers'"
+    return bool(connection.execute(f"SELECT count(*) FROM sqlite_master WHERE name IN ({names})").fetchone()[0] == 4)
 
 
 def _version(connection: sqlite3.Connection) -> int | None:

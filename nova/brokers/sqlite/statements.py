@@ -95,7 +95,8 @@ def extend(connection: sqlite3.Connection, claims: Sequence[Claim], lease_ms: in
 
 
 def sweep(connection: sqlite3.Connection, now_ms: int) -> int:
-    """Give back the rows whose lease has run out; their counts stay."""
+    """Give back the rows whose lease has run out; their counts stay. Consumers of that time count no more."""
+    connection.execute("DELETE FROM nova_consumers WHERE until <= ?", (now_ms,))
     return connection.execute(
         "UPDATE nova_messages SET state = 0, lease = 0 WHERE state = 1 AND lease <= ?", (now_ms,)
     ).rowcount

@@ -1,0 +1,160 @@
+"""Long tasks leave their partition: a delayed copy and a lease stand in for the record until the handler is done.
+
+A record is unfinished as long as its handler runs, so a task of hours would run again at every rebalance and keep the base
+of its partition back. So, from `escrow_after` on and whenever its partition must be given away: (1) a lease is written to
+the compacted topic `{prefix}_LEASE`; (2) a copy, due when the lease ends, goes to the delay topics; (3) the record counts as
+finished. The holder renews the lease and deletes it when the task is settled. When the copy falls due the forwarder looks at
+the lease: gone = the task is done, the copy is dropped; renewed = the copy waits on; run out = the holder is dead, the task
+runs again. A crash between any two steps duplicates the task and never loses it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+from nova.brokers.base import Confirmation, Delivery
+from nova.brokers.kafka.compacted import TopicReader
+from nova.brokers.kafka.delay_lanes import DelayLanes
+from nova.brokers.kafka.names import Names
+from nova.brokers.kafka.records import DEATHS, ESCROW, Record, delayed
+from nova.envelope import GROUP, ID
+
+__all__ = ["Escrow", "Lease", "LeaseBook"]
+
+_log = logging.getLogger(__name__)
+
+Publish = Callable[[Sequence[Record]], Confirmation]
+
+
+class Lease:
+    """One task in escrow, held by this process.
+
+    Attributes:
+        is_taken: the copy is stored, so the record may count as finished.
+        has_failed: it could not be stored; the record stays unfinished.
+    """
+
+    def __init__(self, escrow: Escrow, token: str, task: str, renewed: float) -> None:
+        self.is_taken = False
+        self.has_failed = False
+        self._escrow = escrow
+        self._token = token
+        self._task = task
+        self._renewed = renewed
+        self._ended = False
+        self._decided = threading.Event()
+
+    def wait(self, timeout: float) -> bool:
+        """Until it is taken, or cannot be."""
+        self._decided.wait(timeout)
+        return self.is_taken
+
+    def renew(self) -> None:
+        """Write it anew if a third of it is over."""
+        now = time.monotonic()
+        if self.is_taken and not self._ended and now - self._renewed >= self._escrow.lease / 3:
+            self._renewed = now
+            self._escrow.write(self._token)
+
+    def end(self) -> None:
+        """The task is settled."""
+        self._ended = True
+        if self.is_taken:
+            self._escrow.delete(self._token)
+
+    def decide(self, *, taken: bool) -> None:
+        """The broker's answer to the copy."""
+        self.is_taken, self.has_failed = taken, not taken
+        self._decided.set()
+        if taken and self._ended:
+            self._escrow.delete(self._token)
+        elif taken:
+            _log.info("task %s runs long: in escrow until it ends", self._task)
+
+
+class Escrow:
+    """The holder's side, of one group. Any thread.
+
+    Args:
+        publish: hands records to the broker.
+        lease: seconds after which a silent holder is dead.
+    """
+
+    def __init__(self, publish: Publish, names: Names, lanes: DelayLanes, group: str, lease: float) -> None:
+        self._publish = publish
+        self._names = names
+        self._lanes = lanes
+        self._group = group
+        self.lease = lease
+
+    def take_over(self, delivery: Delivery) -> Lease:
+        """Begin; the lease tells when it is done."""
+        token = uuid.uuid4().hex
+        lease = Lease(self, token, delivery.headers.get(ID, "without id"), time.monotonic())
+        now_ms = _now_ms()
+        due_ms = now_ms + int(self.lease * 1000)
+        deaths = delivery.charges - 1 if delivery.charges else delivery.handle[2]
+        headers = {**delivery.headers, ESCROW: token, GROUP: self._group, DEATHS: str(deaths)}
+        key = delivery.headers.get(ID)
+        copy = delayed(self._names, self._lanes, delivery.topic, key, delivery.body, headers, due_ms, now_ms)
+
+        def copied(done: Confirmation) -> None:
+            lease.decide(taken=done.result() == [None])
+
+        def written(done: Confirmation) -> None:
+            if done.result() == [None]:
+                self._publish([copy]).add_done_callback(copied)
+            else:
+                lease.decide(taken=False)
+
+        self._publish([self._entry(token, due_ms)]).add_done_callback(written)
+        return lease
+
+    def write(self, token: str) -> None:
+        """The holder lives: another lease from now on."""
+        self._publish([self._entry(token, _now_ms() + int(self.lease * 1000))])
+
+    def delete(self, token: str) -> None:
+        """The task is settled. If this is lost the task runs again when the lease is over."""
+        self._publish([Record(self._names.leases, token, None, {})])
+
+    def _entry(self, token: str, until_ms: int) -> Record:
+        return Record(self._names.leases, token, str(until_ms).encode(), {})
+
+
+class LeaseBook:
+    """The forwarder's side: which leases there are. One thread."""
+
+    def __init__(self, reader: TopicReader) -> None:
+        self._reader = reader
+        self._until: dict[str, int] = {}
+
+    def catch_up(self, timeout: float) -> None:
+        """Read what was written since.
+
+        Raises:
+            BrokerError: not to the end; nothing may be decided now.
+        """
+        for message in self._reader.catch_up(timeout):
+            token = (message.key() or b"").decode(errors="replace")
+            value = message.value()
+            if value is None or not value.isdigit():
+                self._until.pop(token, None)
+            else:
+                self._until[token] = int(value)
+
+    def until(self, token: str) -> int | None:
+        """When the lease runs out (epoch ms); None if it is gone."""
+        return self._until.get(token)
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._reader.close()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,94 @@
+"""Kafka's errors in Nova's words: which surely stored nothing, which nobody can tell, and the way out. Pure."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError, KafkaException
+
+from nova.errors import BrokerError, BrokerUnavailable, ConfigError, PublishError, QueueFull
+
+__all__ = ["DENIED", "broker_error", "code_of", "construction_error", "is_denied", "publish_error", "text_of"]
+
+DENIED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+    }
+)
+"""Waiting does not help against these."""
+
+_SURELY_REFUSED = frozenset(
+    {
+        KafkaError._PURGE_QUEUE,
+        KafkaError._QUEUE_FULL,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._FATAL,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+_HINTS = {
+    KafkaError.MSG_SIZE_TOO_LARGE: "raise max.message.bytes of the topic, or enqueue a reference to the data",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this user Write, Read, Describe and Create on the prefix's topics",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant this user Read on the consumer groups that begin with the prefix and a dot",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant this user IdempotentWrite and Create on the cluster",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "check username, password and sasl_mechanism",
+    KafkaError._AUTHENTICATION: "check username, password and sasl_mechanism",
+    KafkaError._SSL: "check ca_file, cert_file and key_file, and that the port speaks TLS",
+    KafkaError._RESOLVE: "check the host names in bootstrap_servers",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "create the topic, or grant Create so that Nova can",
+    KafkaError.INVALID_REPLICATION_FACTOR: "the cluster has fewer brokers; lower with_kafka(replication_factor=…)",
+    KafkaError.NOT_ENOUGH_REPLICAS: "fewer replicas are in sync than min.insync.replicas asks for",
+}
+
+
+def text_of(error: KafkaError) -> str:
+    """What happened, and the way out if there is a known one."""
+    hint = _HINTS.get(error.code())
+    return f"{error.str()}; {hint}" if hint else str(error.str())
+
+
+def code_of(exc: KafkaException) -> int:
+    """The error code inside an exception."""
+    error = exc.args[0] if exc.args else None
+    return error.code() if isinstance(error, KafkaError) else KafkaError._FAIL
+
+
+def is_denied(error: KafkaError) -> bool:
+    """Waiting does not help."""
+    return error.code() in DENIED
+
+
+def broker_error(where: str, exc: KafkaException) -> BrokerError:
+    """An operation failed; `where` names the address and the operation."""
+    error = exc.args[0] if exc.args else None
+    text = text_of(error) if isinstance(error, KafkaError) else str(exc)
+    away = code_of(exc) in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN)
+    return (BrokerUnavailable if away else BrokerError)(f"{where}: {text}")
+
+
+def publish_error(where: str, error: KafkaError) -> PublishError:
+    """A message was not confirmed."""
+    code = error.code()
+    if code == KafkaError._QUEUE_FULL:
+        return QueueFull(f"{where}: the send buffer is full; enqueue slower or raise queue.buffering.max.kbytes")
+    return PublishError(f"{where}: {text_of(error)}", may_be_stored=code not in _SURELY_REFUSED)
+
+
+def construction_error(exc: KafkaException) -> ConfigError:
+    """The client library refused its configuration."""
+    error = exc.args[0] if exc.args else exc
+    return ConfigError(f"with_kafka: {error.str() if isinstance(error, KafkaError) else error}; see client_config")

@@ -1,0 +1,255 @@
+"""Forwarding delayed tasks: one consumer over the delay topics of a prefix, shared by the workers of all groups.
+
+Three threads: the pump reads into the heap, "forwarder" sends on what is due, and "judge" decides on copies from the escrow
+once there are any. A record counts as finished when its next copy is confirmed, so a crash repeats at most what was moved
+since the last commit and loses nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from nova.brokers.base import Confirmation, Delivery
+from nova.brokers.kafka.delay_lanes import DelayLanes
+from nova.brokers.kafka.escrow import LeaseBook
+from nova.brokers.kafka.names import Names
+from nova.brokers.kafka.pump import Pump, PumpOptions
+from nova.brokers.kafka.records import DEATHS, DUE, ESCROW, HOLD, SENT, TARGET, Record, delayed, released
+from nova.errors import BrokerError, PublishError
+
+__all__ = ["NEAR_LIMIT", "Forwarder", "limits"]
+
+NEAR_LIMIT = 4000
+"""Records of a near partition held in the heap: 32,000 in all, some 50 MB; beyond it the partition waits."""
+LANE_LIMIT = 250
+"""Records of a lane held: they come in due order, so the first few are enough."""
+NEAR_BYTES = 4 << 20
+LANE_BYTES = 1 << 20
+ROOM = 1000
+MOST_AT_ONCE = 1000
+RETRY_AFTER_MS = 1000
+IDLE = 0.5
+JUDGE_TIMEOUT = 5.0
+
+Publish = Callable[[Sequence[Record]], Confirmation]
+
+_log = logging.getLogger(__name__)
+
+
+def limits(names: Names) -> Callable[[str], tuple[int, int]]:
+    """Records and bytes of one partition of a delay topic that are held at most."""
+    return lambda topic: (NEAR_LIMIT, NEAR_BYTES) if topic == names.near else (LANE_LIMIT, LANE_BYTES)
+
+
+class Forwarder:
+    """Runs from construction to `close`.
+
+    Args:
+        publish: hands records to the broker.
+        book: opens the forwarder's view of the escrow's leases, at first need.
+
+    Attributes:
+        trouble: why nothing is forwarded now, or None.
+    """
+
+    def __init__(
+        self, options: PumpOptions, names: Names, lanes: DelayLanes, publish: Publish, book: Callable[[], LeaseBook]
+    ) -> None:
+        self._names = names
+        self._lanes = lanes
+        self._publish = publish
+        self._open_book = book
+        self._failing: str | None = None
+        self._heap: list[tuple[int, int, Delivery]] = []
+        self._serials = itertools.count()
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._cases: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._judge: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="nova-kafka-forwarder", daemon=True)
+        self.pump = Pump(options, self)
+        self.pump.start()
+        self._thread.start()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is forwarded now, or None."""
+        return self.pump.trouble or self._failing
+
+    def close(self, timeout: float) -> None:
+        """Stop; what is on its way is given a moment, the rest waits for the next forwarder. Idempotent."""
+        deadline = time.monotonic() + timeout
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        if self._judge is not None:
+            self._cases.put(None)
+            self._judge.join(max(0.1, deadline - time.monotonic()))
+        self.pump.close(max(0.1, deadline - time.monotonic()))
+
+    # --- the pump's receiver
+
+    def room(self) -> int:
+        """The limits are per partition."""
+        return ROOM
+
+    def put(self, deliveries: list[Delivery]) -> None:
+        """Into the heap, by the instant of the next move."""
+        now_ms = _now_ms()
+        with self._changed:
+            first = self._heap[0][0] if self._heap else None
+            for delivery in deliveries:
+                heapq.heappush(self._heap, (_release_ms(delivery, now_ms), next(self._serials), delivery))
+            if first is None or self._heap[0][0] < first:
+                self._changed.notify()
+
+    def give_away(self, deliveries: list[Delivery], deadline: float) -> list[Delivery]:
+        """What is not confirmed yet is moved again by the next owner."""
+        del deliveries, deadline
+        return []
+
+    def tick(self) -> None:
+        """Nothing to renew."""
+
+    # --- the forwarder's thread
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                due = self._wait_for_due()
+                if due:
+                    self._move(due)
+            except Exception:  # noqa: BLE001 - a thread's top: without it no delay would ever end
+                _log.exception("forwarding delayed tasks failed, going on")
+                self._closing.wait(IDLE)
+
+    def _wait_for_due(self) -> list[Delivery]:
+        with self._changed:
+            heap = self._heap
+            wait = (heap[0][0] - _now_ms()) / 1000 if heap else IDLE
+            if wait > 0:
+                self._changed.wait(min(wait, IDLE))
+            now_ms = _now_ms()
+            due: list[Delivery] = []
+            while heap and heap[0][0] <= now_ms and len(due) < MOST_AT_ONCE:
+                delivery = heapq.heappop(heap)[2]
+                delivery.started = True
+                if not delivery.lost:
+                    due.append(delivery)
+        return due
+
+    def _move(self, due: list[Delivery]) -> None:
+        now_ms = _now_ms()
+        moving: list[Delivery] = []
+        records: list[Record] = []
+        for delivery in due:
+            headers = delivery.headers
+            if SENT not in headers and delivery.timestamp_ms is not None:
+                headers = delivery.headers = {**headers, SENT: str(delivery.timestamp_ms)}
+            if ESCROW in headers and int(headers[DUE]) <= now_ms:
+                self._bring_before_judge(delivery)
+                continue
+            try:
+                records.append(released(self._names, self._lanes, delivery.body, headers, now_ms))
+            except (KeyError, ValueError):
+                partition, offset, _ = delivery.handle
+                _log.error(
+                    "topic %r, partition %d, offset %d holds no delayed task of Nova's; passed over",
+                    partition.topic, partition.number, offset,
+                )  # fmt: skip
+                self._done([delivery])
+            else:
+                moving.append(delivery)
+        if records:
+            self._publish(records).add_done_callback(lambda done: self._moved(moving, done.result()))
+
+    def _moved(self, moving: Sequence[Delivery], outcome: Sequence[PublishError | None]) -> None:
+        arrived = [delivery for delivery, error in zip(moving, outcome, strict=True) if error is None]
+        failed = [(delivery, error) for delivery, error in zip(moving, outcome, strict=True) if error is not None]
+        self._failing = f"delayed tasks cannot be moved: {failed[0][1]}" if failed else None
+        if arrived:
+            self._done(arrived)
+        if failed:
+            _log.warning("%d delayed tasks could not be moved, trying again: %s", len(failed), failed[0][1])
+            again_ms = _now_ms() + RETRY_AFTER_MS
+            with self._changed:
+                for delivery, _ in failed:
+                    heapq.heappush(self._heap, (again_ms, next(self._serials), delivery))
+                self._changed.notify()
+
+    def _done(self, deliveries: Sequence[Delivery]) -> None:
+        self.pump.call(lambda: self._acknowledge(deliveries))
+
+    def _acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        self.pump.ack(deliveries)
+
+    # --- the judge's thread
+
+    def _bring_before_judge(self, delivery: Delivery) -> None:
+        self._cases.put(delivery)
+        if self._judge is None:
+            self._judge = threading.Thread(target=self._judge_all, name="nova-kafka-judge", daemon=True)
+            self._judge.start()
+
+    def _judge_all(self) -> None:
+        book: LeaseBook | None = None
+        case = self._cases.get()
+        while case is not None and not self._closing.is_set():
+            try:
+                book = book or self._open_book()
+                book.catch_up(JUDGE_TIMEOUT)
+            except BrokerError as exc:
+                self._failing = str(exc)
+                _log.warning("the leases of long tasks cannot be read, trying again: %s", exc)
+                self._closing.wait(1.0)
+                continue
+            self._decide(case, book)
+            case = self._cases.get()
+        if book is not None:
+            book.close()
+
+    def _decide(self, case: Delivery, book: LeaseBook) -> None:
+        now_ms = _now_ms()
+        headers = dict(case.headers)
+        token = headers[ESCROW]
+        until_ms = book.until(token)
+        if until_ms is None:
+            self._done([case])
+            return
+        if until_ms > now_ms:
+            target, key = headers[TARGET], headers.get("nova-x-key")
+            headers.pop(HOLD, None)
+            records = [delayed(self._names, self._lanes, target, key, case.body, headers, until_ms, now_ms)]
+        else:
+            _log.warning("the worker of task %s is gone, it runs again", headers.get("nova-id"))
+            headers[DEATHS] = str(int(headers.get(DEATHS, "0")) + 1)
+            records = [
+                released(self._names, self._lanes, case.body, headers, now_ms),
+                Record(self._names.leases, token, None, {}),
+            ]
+        self._publish(records).add_done_callback(lambda done: self._moved([case], done.result()[:1]))
+
+
+def _release_ms(delivery: Delivery, now_ms: int) -> int:
+    """When a delay record moves: never after its due time, whatever the broker's clock says."""
+    headers = delivery.headers
+    try:
+        due_ms = int(headers[DUE])
+        hold = headers.get(HOLD)
+        if hold is None:
+            return due_ms
+        stored_ms = delivery.timestamp_ms
+        return min(due_ms, (now_ms if stored_ms is None or stored_ms < 0 else stored_ms) + int(hold))
+    except (KeyError, ValueError):
+        return now_ms
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

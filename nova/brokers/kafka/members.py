@@ -1,0 +1,62 @@
+"""The consumer groups behind Nova's groups: who is connected, and forgetting what they committed. Any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from nova.brokers.kafka.failures import broker_error, code_of
+from nova.brokers.kafka.names import Names
+from nova.brokers.kafka.patience import ask
+from nova.errors import BrokerError
+
+__all__ = ["Members"]
+
+
+class Members:
+    """Questions about the consumer groups of one prefix.
+
+    Args:
+        where: the broker's address, for messages.
+    """
+
+    def __init__(self, admin: AdminClient, names: Names, where: str) -> None:
+        self._admin = admin
+        self._names = names
+        self._where = where
+
+    def active(self, groups: Iterable[str], timeout: float) -> set[str]:
+        """Those of these Nova groups that have a member.
+
+        Raises:
+            BrokerError: the broker does not tell.
+        """
+        owners = {name: group for group in groups for name in self._names.consumer_groups(group)}
+        if not owners:
+            return set()
+
+        def question() -> set[str]:
+            futures = self._admin.describe_consumer_groups(list(owners), request_timeout=timeout)
+            return {owners[name] for name, future in futures.items() if future.result(timeout + 1).members}
+
+        return ask(f"{self._where}: describing consumer groups", question, timeout)
+
+    def forget(self, group: str, timeout: float) -> None:
+        """Delete what the group has committed.
+
+        Raises:
+            BrokerError: a member is connected, or the broker refuses.
+        """
+        futures = self._admin.delete_consumer_groups(self._names.consumer_groups(group), request_timeout=timeout)
+        for name, future in futures.items():
+            try:
+                future.result(timeout + 1)
+            except KafkaException as exc:
+                code = code_of(exc)
+                if code == KafkaError.NON_EMPTY_GROUP:
+                    text = f"{self._where}: the group {group!r} has running workers; stop its workers first"
+                    raise BrokerError(text) from exc
+                if code != KafkaError.GROUP_ID_NOT_FOUND:
+                    raise broker_error(f"{self._where}: deleting consumer group {name!r}", exc) from exc

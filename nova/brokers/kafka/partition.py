@@ -1,0 +1,175 @@
+"""One assigned partition: what is finished, what is lent, and what its predecessors left. Owned by the pump's thread. Pure.
+
+A record that kills its process must be found, though Kafka counts no deliveries. So the committed text says whether the last
+owner gave the partition up in order, how many in a row did not, and how far it had handed records out. What was handed out
+and not finished by three owners that died in a row is suspect (the worker then runs it alone, in the quarantine). From the
+second death on, "how far" is committed before records are handed out, or a record that kills at once would never be below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nova.brokers.base import Delivery
+from nova.brokers.kafka import offset_map
+from nova.brokers.kafka.offset_map import OffsetMap
+from nova.brokers.kafka.tracker import OffsetTracker
+
+__all__ = ["CAREFUL_DEATHS", "CAREFUL_HELD", "SUSPECT_DEATHS", "Partition"]
+
+SUSPECT_DEATHS = 3
+CAREFUL_DEATHS = 2
+CAREFUL_HELD = 32
+"""The most records lent at once while it is not known which of them kills: all of them may become suspects."""
+
+
+class Partition:
+    """One partition from its assignment to its end.
+
+    Args:
+        topic, number: where it is.
+        shown: the topic its deliveries name.
+        left: what the last owner committed, or None if nothing.
+        charged: count each hand-out durably.
+        watchful: look for records that kill their process.
+
+    Attributes:
+        held: deliveries lent (or waiting to be), by offset.
+        held_bytes: their bodies.
+        dirty: something changed since the last commit.
+        marked: the commit that says "not given up in order" is durable.
+        fenced: the text grew so long that no new records are taken.
+        paused: told so to the client.
+        over: given up or lost; what is held of it has no effect any more.
+    """
+
+    def __init__(
+        self, topic: str, number: int, shown: str, left: OffsetMap | None, *, charged: bool, watchful: bool
+    ) -> None:
+        self.topic = topic
+        self.number = number
+        self.shown = shown
+        self.charged = charged
+        self._watchful = watchful
+        self.held: dict[int, Delivery] = {}
+        self.held_bytes = 0
+        self.dirty = False
+        self.marked = False
+        self.fenced = False
+        self.paused = False
+        self.over = False
+        self.truncated = 0
+        self.tracker: OffsetTracker | None = None
+        self.charges: dict[int, int] = {}
+        self._deaths = 0
+        self._exposed = 0
+        self._calm_at = 0
+        if left is not None:
+            self.tracker = OffsetTracker(left.base, left.done())
+            self.charges = dict(left.charges)
+            if not left.clean and watchful:
+                self._deaths = left.deaths + 1
+                self._exposed = self._calm_at = left.handed
+
+    @property
+    def base(self) -> int | None:
+        """The offset to commit; None before the first record of a partition nobody committed."""
+        return None if self.tracker is None else self.tracker.base
+
+    @property
+    def needs_mark(self) -> bool:
+        """Records may be handed out only after a commit."""
+        return self.charged or (self._watchful and (not self.marked or self.is_careful))
+
+    @property
+    def is_careful(self) -> bool:
+        """Somebody died so often here that few records are lent at once, and each is written down before."""
+        return self._deaths >= CAREFUL_DEATHS and not self.charged
+
+    def fetch(self, offset: int) -> bool:
+        """A record came; False if it is finished already."""
+        if self.tracker is None:
+            self.tracker = OffsetTracker(offset)
+        self.dirty = True
+        return self.tracker.fetch(offset) and offset not in self.held
+
+    def lend(self, offset: int, delivery: Delivery) -> None:
+        """It is handed out now."""
+        self.held[offset] = delivery
+        self.held_bytes += len(delivery.body)
+        deaths: int = delivery.handle[2]
+        if self.charged:
+            delivery.charges = self.charges[offset] = self.charges.get(offset, deaths) + 1
+            return
+        if self._deaths and not self.marked:
+            self._calm_at = max(self._calm_at, offset + 1)
+        if (self._deaths >= SUSPECT_DEATHS and offset < self._exposed) or deaths >= SUSPECT_DEATHS:
+            delivery.suspect = True
+
+    def finish(self, offsets: Iterable[int]) -> None:
+        """These are done for good."""
+        if self.tracker is not None:
+            self.tracker.complete(offsets)
+            self.dirty = True
+            for offset in offsets if self.charges else ():
+                self.charges.pop(offset, None)
+            if self._deaths and self.tracker.base >= self._calm_at:
+                self._deaths = 0
+
+    def settle(self, delivery: Delivery) -> bool:
+        """It is lent no more; False if it was not."""
+        offset = delivery.handle[1]
+        if self.held.get(offset) is not delivery:
+            return False
+        del self.held[offset]
+        self.held_bytes -= len(delivery.body)
+        return True
+
+    def drop_unstarted(self) -> list[Delivery]:
+        """Give up what nobody works on; returns what runs.
+
+        A task that starts at this very moment runs here and there: a duplicate, never a loss.
+        """
+        for delivery in list(self.held.values()):
+            if not delivery.started:
+                delivery.lost = True
+                self.settle(delivery)
+                if self.charged:
+                    self._uncharge(delivery.handle[1])
+        return list(self.held.values())
+
+    def take_back_charges(self) -> None:
+        """What is held ends in order: it is not charged."""
+        for offset in self.held if self.charged else ():
+            self._uncharge(offset)
+
+    def lose(self) -> None:
+        """Somebody else has it now, or will: what is held here has no effect any more."""
+        self.over = True
+        for delivery in self.held.values():
+            delivery.lost = True
+        self.held.clear()
+        self.held_bytes = 0
+
+    def text(self, *, clean: bool) -> str:
+        """What is committed beside the base."""
+        tracker = self.tracker
+        assert tracker is not None, "nothing to commit yet"
+        found = OffsetMap(
+            tracker.base,
+            tracker.next if clean or self.is_careful else max(tracker.next, self._exposed),
+            tracker.runs(),
+            clean,
+            0 if clean else self._deaths,
+            self.charges,
+        )
+        text, whole = offset_map.encode(found)
+        self.truncated += not whole
+        self.fenced = len(text) > (offset_map.FENCE if not self.fenced else offset_map.FENCE // 2)
+        return text
+
+    def _uncharge(self, offset: int) -> None:
+        self.dirty = True
+        self.charges[offset] -= 1
+        if not self.charges[offset]:
+            del self.charges[offset]

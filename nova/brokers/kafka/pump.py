@@ -1,0 +1,554 @@
+"""The thread that owns one `Consumer`: it polls, tracks, commits and answers rebalances; others only leave it commands.
+
+Why one thread: while a thread is inside `poll`, confluent-kafka makes every other caller of the same consumer wait for a gap
+between two polls (measured: 1.5 s without one). Why it never stops polling: a consumer that does not poll is thrown out of
+its group after `max.poll.interval.ms`, however long its handlers may run.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from nova.brokers.base import Delivery
+from nova.brokers.kafka import offset_map
+from nova.brokers.kafka.failures import construction_error, is_denied, text_of
+from nova.brokers.kafka.partition import CAREFUL_HELD, Partition
+from nova.brokers.kafka.records import DEATHS, SENT, decode_headers
+from nova.envelope import GROUP, Headers
+
+__all__ = ["COMMIT_EVERY", "Pump", "PumpOptions", "Receiver"]
+
+COMMIT_EVERY = 0.25
+"""Seconds between commits: what a process finished since runs again after its death."""
+POLL = 0.05
+"""The longest single wait for records: commands wait no longer."""
+CHUNK = 1000
+FULL_PATIENCE = 0.1
+"""Seconds of fullness before partitions are paused: a pause throws away what was fetched ahead."""
+PROBE_EVERY = 1.0
+COMMITTED_TIMEOUT = 10.0
+
+Place = tuple[str, int]
+
+_log = logging.getLogger(__name__)
+
+
+class Receiver(Protocol):
+    """Who gets what a pump reads. Called on the pump's thread."""
+
+    def room(self) -> int:
+        """How many more records are wanted now."""
+        ...
+
+    def put(self, deliveries: list[Delivery]) -> None:
+        """Take these."""
+        ...
+
+    def give_away(self, deliveries: list[Delivery], deadline: float) -> list[Delivery]:
+        """Their partition goes to another while they still run: see to it that they run nowhere else.
+
+        Returns:
+            Those it managed.
+        """
+        ...
+
+    def tick(self) -> None:
+        """Called some times a second."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PumpOptions:
+    """What a pump reads and how.
+
+    Attributes:
+        settings: librdkafka's.
+        topics: to subscribe to; those that do not exist (yet) are read once they do.
+        shown: the topic a delivery names, where it is another.
+        group: records addressed to other groups are passed over; None = no record is.
+        starts: where to begin in partitions nobody has committed; a missing one begins at its first record.
+        since_ms: what was sent before this instant is passed over, by topic (delayed tasks come long after).
+        charged: count each hand-out durably.
+        watchful: look for records that kill their process.
+        partition_limit: the most records (and bytes) of a partition held at once; None = no bound.
+        revoke_grace: seconds that running tasks get when their partition must be given away.
+    """
+
+    name: str
+    where: str
+    settings: dict[str, Any]
+    topics: Sequence[str]
+    group: str | None
+    shown: Mapping[str, str] = field(default_factory=dict)
+    starts: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    since_ms: Mapping[str, int] = field(default_factory=dict)
+    charged: bool = False
+    watchful: bool = True
+    partition_limit: Callable[[str], tuple[int, int]] | None = None
+    revoke_grace: float = 5.0
+
+
+class Pump:
+    """Reads for one receiver from `start` to `close`.
+
+    Attributes:
+        trouble: why nothing can be received now, or None.
+    """
+
+    def __init__(self, options: PumpOptions, receiver: Receiver) -> None:
+        self.trouble: str | None = None
+        self._options = options
+        self._receiver = receiver
+        self._partitions: dict[Place, Partition] = {}
+        self._commands: deque[Callable[[], None]] = deque()
+        self._unlent: list[Delivery] = []
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._full_since: float | None = None
+        self._all_paused = False
+        self._doubt: str | None = None
+        self._denied: str | None = None
+        self._last_commit = self._last_probe = self._last_tick = time.monotonic()
+        self._deadline = 0.0
+        self._thread = threading.Thread(target=self._run, name=options.name, daemon=True)
+
+    def start(self) -> None:
+        """Build the consumer (settings are checked here) and read from now on.
+
+        Raises:
+            ConfigError: librdkafka refuses a setting.
+        """
+        settings = {**self._options.settings, "error_cb": self._note, "on_commit": self._committed}
+        try:
+            self._consumer = Consumer(settings)
+        except KafkaException as exc:
+            raise construction_error(exc) from exc
+        self._thread.start()
+
+    def call(self, command: Callable[[], None]) -> None:
+        """Run a command on the pump's thread, soon. Any thread."""
+        self._commands.append(command)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def wake(self) -> None:
+        """There may be room again. Any thread."""
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """On the pump's thread: these are done; returns those it did not hold."""
+        strangers: list[Delivery] = []
+        done: dict[Partition, list[int]] = {}
+        for delivery in deliveries:
+            partition, offset, _ = delivery.handle
+            if not partition.over and partition.settle(delivery):
+                done.setdefault(partition, []).append(offset)
+            else:
+                strangers.append(delivery)
+        for partition, offsets in done.items():
+            partition.finish(offsets)
+        return strangers
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """On the pump's thread: lend these again. Kafka cannot take one record back, so they stay in this process."""
+        again: list[Delivery] = []
+        for delivery in deliveries:
+            partition, offset, _ = delivery.handle
+            if partition.over or not partition.settle(delivery):
+                continue
+            if partition.charged:
+                partition.charges[offset] -= 1
+            fresh = Delivery(
+                delivery.topic,
+                delivery.body,
+                delivery.headers,
+                delivery.handle,
+                delivery.timestamp_ms,
+                delivery.suspect,
+            )
+            again.append(fresh)
+        if not self._closing.is_set():
+            self._lend(again)
+
+    def partitions(self) -> list[Partition]:
+        """Those assigned now; for reading by other threads."""
+        return list(self._partitions.values())
+
+    def close(self, timeout: float) -> None:
+        """Take no more, apply what was handed over, commit with the mark of a clean end, leave the group. Idempotent."""
+        self._deadline = time.monotonic() + timeout
+        self._closing.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                _log.warning(
+                    "%s: %s could not leave its group in %.1f s", self._options.where, self._options.name, timeout
+                )
+
+    # --- the pump's thread
+
+    def _run(self) -> None:
+        backoff = POLL
+        try:
+            self._consumer.subscribe(
+                list(self._options.topics), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose
+            )
+            while not self._closing.is_set():
+                try:
+                    self._step()
+                    backoff = POLL
+                except Exception as exc:  # noqa: BLE001 - a thread's top: a dead pump would be a deaf worker
+                    _log.exception("%s: %s failed, going on", self._options.where, self._options.name)
+                    self.trouble = f"{self._options.where}: {exc}"
+                    self._closing.wait(backoff)
+                    backoff = min(2 * backoff, 5.0)
+        finally:
+            self._end()
+
+    def _step(self) -> None:
+        self._apply()
+        self._lend_waiting()
+        room = 0 if self._unlent else self._room()
+        self._steer(room)
+        if room > 0 or self._all_paused or self._unlent:
+            self._read(max(room, 1))
+        else:
+            self._wake.wait(FULL_PATIENCE)
+        now = time.monotonic()
+        if now - self._last_commit >= COMMIT_EVERY:
+            self._last_commit = now
+            self._commit([p for p in self._partitions.values() if p.dirty and p.base is not None])
+        if now - self._last_tick >= COMMIT_EVERY:
+            self._last_tick = now
+            self._receiver.tick()
+        if self._doubt is not None and now - self._last_probe >= PROBE_EVERY:
+            self._probe()
+
+    def _room(self) -> int:
+        careful = [len(partition.held) for partition in self._partitions.values() if partition.is_careful]
+        room = self._receiver.room()
+        return min(room, CAREFUL_HELD - sum(careful)) if careful else room
+
+    def _apply(self) -> None:
+        self._wake.clear()
+        commands = self._commands
+        while commands:
+            commands.popleft()()
+
+    def _read(self, room: int) -> None:
+        consumer = self._consumer
+        first = consumer.poll(POLL)
+        if first is None:
+            return
+        messages = [first]
+        if room > 1:
+            messages += consumer.consume(min(room, CHUNK) - 1, 0)
+        self._take(messages)
+
+    def _take(self, messages: list[Message]) -> None:
+        partitions, group = self._partitions, self._options.group
+        fresh: list[Delivery] = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._note_read(error, message)
+                continue
+            partition = partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
+            offset = message.offset()
+            if partition is None or offset is None or not self._fetch(partition, offset):
+                continue
+            value = message.value()
+            raw = message.headers()
+            headers = decode_headers(raw)  # type: ignore[arg-type]
+            if value is None or (group is not None and not self._is_mine(partition, headers)):
+                partition.finish((offset,))
+                continue
+            deaths = headers.pop(DEATHS, "0") if group is not None else "0"
+            handle = (partition, offset, int(deaths) if deaths.isdigit() else 0)
+            fresh.append(Delivery(partition.shown, value, headers, handle, message.timestamp()[1]))
+        self._denied = None
+        self._lend(fresh)
+
+    def _is_mine(self, partition: Partition, headers: Headers) -> bool:
+        """Addressed to this group or to all, and not older than the group."""
+        if headers.get(GROUP, self._options.group) != self._options.group:
+            return False
+        sent = headers.pop(SENT, None)
+        return sent is None or not sent.isdigit() or int(sent) >= self._options.since_ms.get(partition.topic, 0)
+
+    def _fetch(self, partition: Partition, offset: int) -> bool:
+        tracker = partition.tracker
+        if tracker is not None and offset > tracker.next == tracker.base and not partition.held:
+            self._look_for_loss(partition, offset)
+        return partition.fetch(offset)
+
+    def _look_for_loss(self, partition: Partition, offset: int) -> None:
+        """Offsets were left out: markers and compaction do that, but so does retention, and then tasks are gone."""
+        place = TopicPartition(partition.topic, partition.number)
+        try:
+            marks = self._consumer.get_watermark_offsets(place, timeout=1.0)
+        except KafkaException:
+            return
+        missing = 0 if marks is None or partition.base is None else marks[0] - partition.base
+        if missing > 0:
+            _log.error(
+                "%s: topic %r, partition %d: %d records were deleted before they were read (retention); now at %d",
+                self._options.where, partition.topic, partition.number, missing, offset,
+            )  # fmt: skip
+
+    def _lend(self, deliveries: list[Delivery]) -> None:
+        """Hand out, after the commit that must come first where one must."""
+        if not deliveries:
+            return
+        touched = {delivery.handle[0] for delivery in deliveries}
+        for delivery in deliveries:
+            partition, offset, _ = delivery.handle
+            partition.lend(offset, delivery)
+        unmarked = [partition for partition in touched if partition.needs_mark]
+        if unmarked and not self._commit_now(unmarked):
+            self._unlent += deliveries
+            return
+        for partition in unmarked:
+            partition.marked = True
+        self._receiver.put(deliveries)
+
+    def _lend_waiting(self) -> None:
+        """Those whose first commit failed."""
+        if not self._unlent:
+            return
+        waiting = [delivery for delivery in self._unlent if not delivery.lost]
+        self._unlent = []
+        unmarked = [partition for partition in {d.handle[0] for d in waiting} if partition.needs_mark]
+        if unmarked and not self._commit_now(unmarked):
+            self._unlent = waiting
+            return
+        for partition in unmarked:
+            partition.marked = True
+        if waiting:
+            self._receiver.put(waiting)
+
+    def _steer(self, room: int) -> None:
+        """Pause and resume partitions: all when there is no room for a while, single ones at their own limits."""
+        now = time.monotonic()
+        if room > 0:
+            self._full_since = None
+            self._all_paused = False
+        elif self._full_since is None:
+            self._full_since = now
+        elif now - self._full_since > FULL_PATIENCE:
+            self._all_paused = True
+        limit_of = self._options.partition_limit
+        pause: list[TopicPartition] = []
+        resume: list[TopicPartition] = []
+        for partition in self._partitions.values():
+            wanted = self._all_paused or partition.fenced
+            if limit_of is not None and not wanted:
+                records, size = limit_of(partition.topic)
+                share = 5 if partition.paused else 1  # resumed at a fifth, so that pauses stay rare
+                wanted = len(partition.held) >= records // share or partition.held_bytes >= size // share
+            if wanted != partition.paused:
+                partition.paused = wanted
+                (pause if wanted else resume).append(TopicPartition(partition.topic, partition.number))
+        if pause:
+            self._consumer.pause(pause)
+        if resume:
+            self._consumer.resume(resume)
+
+    # --- commits
+
+    def _offsets(self, partitions: Sequence[Partition], *, clean: bool) -> list[TopicPartition]:
+        offsets = []
+        for partition in partitions:
+            base = partition.base
+            if base is not None:
+                text = partition.text(clean=clean)
+                offsets.append(TopicPartition(partition.topic, partition.number, base, text))
+                partition.dirty = False
+        return offsets
+
+    def _commit(self, partitions: Sequence[Partition]) -> None:
+        """In the background; what fails is dirty again."""
+        offsets = self._offsets(partitions, clean=False)
+        if offsets:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def _commit_now(self, partitions: Sequence[Partition], *, clean: bool = False) -> bool:
+        """And wait for it."""
+        offsets = self._offsets(partitions, clean=clean)
+        if not offsets:
+            return True
+        try:
+            answers = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as exc:
+            self._not_committed(offsets, exc.args[0])
+            return False
+        failed = [answer for answer in answers if answer.error is not None]
+        if failed:
+            self._not_committed(failed, failed[0].error)
+        return not failed
+
+    def _committed(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        """The broker's answer to a background commit, called inside `poll`."""
+        if error is not None and error.code() != KafkaError._NO_OFFSET:
+            self._not_committed(offsets, error)
+            return
+        failed = [place for place in offsets or () if place.error is not None]
+        if failed:
+            self._not_committed(failed, failed[0].error)
+
+    def _not_committed(self, offsets: Sequence[TopicPartition], error: Any) -> None:
+        for place in offsets:
+            partition = self._partitions.get((place.topic, place.partition))
+            if partition is not None:
+                partition.dirty = True
+        if isinstance(error, KafkaError) and is_denied(error):
+            self._denied = text_of(error)
+            self.trouble = f"{self._options.where}: {self._denied}"
+        _log.info("%s: %s: a commit was refused, trying again: %s", self._options.where, self._options.name, error)
+
+    # --- rebalances: called inside `poll` and `close`
+
+    def _assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        if not places:
+            return
+        known = self._positions(consumer, places)
+        targets: list[TopicPartition] = []
+        for place in places:
+            topic, number = place.topic, place.partition
+            start = self._options.starts.get(topic, {}).get(number)
+            left: offset_map.OffsetMap | None = None
+            target = TopicPartition(topic, number)
+            found = known.get((topic, number))
+            if found is None:
+                pass  # the broker did not tell: the client goes on from the committed offset by itself, without the map
+            elif found.offset >= 0:
+                left = offset_map.decode(found.offset, found.metadata)
+                left = left or offset_map.OffsetMap(found.offset, found.offset)
+                target.offset = found.offset
+            elif start is not None:
+                left = offset_map.OffsetMap(start, start)
+                target.offset = start
+            else:
+                target.offset = -2  # OFFSET_BEGINNING
+            targets.append(target)
+            shown = self._options.shown.get(topic, topic)
+            self._partitions[topic, number] = Partition(
+                topic, number, shown, left, charged=self._options.charged, watchful=self._options.watchful
+            )
+        consumer.incremental_assign(targets)
+        self.trouble = self._denied = None
+        _log.debug("%s: got %s", self._options.name, ", ".join(f"{p.topic}[{p.partition}]" for p in places))
+
+    def _positions(self, consumer: Consumer, places: list[TopicPartition]) -> dict[Place, TopicPartition]:
+        """What was committed; empty if the broker does not tell in time."""
+        for _ in range(2):
+            try:
+                found = consumer.committed(places, timeout=COMMITTED_TIMEOUT)
+            except KafkaException as exc:
+                _log.warning(
+                    "%s: %s cannot read its committed offsets: %s", self._options.where, self._options.name, exc
+                )
+                continue
+            return {(place.topic, place.partition): place for place in found if place.error is None}
+        return {}
+
+    def _revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        """Drop what has not started, wait for what runs, hand what still runs to the escrow, commit, give away."""
+        leaving = [
+            partition
+            for place in places
+            if (partition := self._partitions.get((place.topic, place.partition))) is not None
+        ]
+        if not self._closing.is_set():
+            self._unlent = [d for d in self._unlent if d.handle[0] not in leaving]
+            deadline = time.monotonic() + self._options.revoke_grace
+            while sum(len(partition.drop_unstarted()) for partition in leaving) and time.monotonic() < deadline:
+                self._wake.wait(0.01)
+                self._apply()
+            running = [delivery for partition in leaving for delivery in partition.held.values()]
+            if running:
+                self.ack(self._receiver.give_away(running, time.monotonic() + self._options.revoke_grace))
+            self._finish(leaving)
+        for partition in leaving:
+            del self._partitions[partition.topic, partition.number]
+        consumer.incremental_unassign(places)
+
+    def _lose(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        """Others have them already: nothing here may be committed."""
+        lost = 0
+        for place in places:
+            partition = self._partitions.pop((place.topic, place.partition), None)
+            if partition is not None:
+                lost += len(partition.held)
+                partition.lose()
+        self._unlent = [delivery for delivery in self._unlent if not delivery.lost]
+        consumer.incremental_unassign(places)
+        if lost:
+            _log.warning(
+                "%s: %s was away too long and lost %d tasks to another worker",
+                self._options.where, self._options.name, lost,
+            )  # fmt: skip
+
+    def _finish(self, partitions: Sequence[Partition]) -> None:
+        """The last commit of these, with the mark of a clean end."""
+        for partition in partitions:
+            partition.take_back_charges()
+        if not self._commit_now([p for p in partitions if p.marked or p.dirty], clean=True):
+            _log.warning(
+                "%s: %s: the last commit was refused; some tasks run again", self._options.where, self._options.name
+            )
+        for partition in partitions:
+            partition.lose()
+
+    def _end(self) -> None:
+        try:
+            self._apply()
+            self._finish(list(self._partitions.values()))
+        except Exception:  # noqa: BLE001 - the consumer must be closed whatever happens
+            _log.exception("%s: %s did not end in order", self._options.where, self._options.name)
+        finally:
+            self._consumer.close()
+
+    # --- trouble
+
+    def _note(self, error: KafkaError) -> None:
+        """The client's own word on its connections, called inside `poll`."""
+        if is_denied(error):
+            self._denied = text_of(error)
+            self.trouble = f"{self._options.where}: {self._denied}"
+            _log.error("%s: %s: %s", self._options.where, self._options.name, self._denied)
+        else:
+            self._doubt = error.str()
+
+    def _note_read(self, error: KafkaError, message: Message) -> None:
+        topic = message.topic()
+        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            _log.debug("%s: topic %r does not exist (yet)", self._options.where, topic)
+        elif is_denied(error):
+            self._denied = f"topic {topic!r}: {text_of(error)}" if topic else text_of(error)
+            self.trouble = f"{self._options.where}: {self._denied}"
+            _log.error("%s: %s: %s", self._options.where, self._options.name, self._denied)
+        else:
+            _log.warning("%s: %s: %s", self._options.where, self._options.name, text_of(error))
+            self._doubt = error.str()
+
+    def _probe(self) -> None:
+        """Ask whether the broker is really away: the client also reports connections it closed because they were idle."""
+        self._last_probe = time.monotonic()
+        try:
+            self._consumer.list_topics(self._options.topics[0], timeout=1.0)
+        except KafkaException:
+            self.trouble = f"{self._options.where}: {self._doubt}"
+        else:
+            self._doubt = None
+            self.trouble = None if self._denied is None else f"{self._options.where}: {self._denied}"

@@ -1,0 +1,114 @@
+"""Between a message of the seam and a record of Kafka. Pure.
+
+A delayed message is a record of a delay topic; what it is to become stands in headers that no consumer sees:
+`nova-hold` how long its lane holds it, `nova-x-due` when it is due, `nova-x-target` the topic it goes to, `nova-x-sent` when
+the broker stored it first (by its clock), `nova-x-key` its key, `nova-x-escrow` the lease of the handler that still runs it.
+`nova-x-deaths` counts the holders of a task that died while it was in escrow.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from nova.brokers.base import Message
+from nova.brokers.kafka.delay_lanes import DelayLanes
+from nova.brokers.kafka.names import Names
+from nova.envelope import GROUP, Headers
+
+__all__ = [
+    "DEATHS",
+    "DUE",
+    "ESCROW",
+    "HOLD",
+    "KEY",
+    "SENT",
+    "TARGET",
+    "Record",
+    "as_record",
+    "decode_headers",
+    "delayed",
+    "released",
+]
+
+HOLD = "nova-hold"
+DUE = "nova-x-due"
+TARGET = "nova-x-target"
+KEY = "nova-x-key"
+ESCROW = "nova-x-escrow"
+DEATHS = "nova-x-deaths"
+SENT = "nova-x-sent"
+_OWN = (HOLD, DUE, TARGET, KEY, ESCROW)
+
+ANY_PARTITION = -1
+
+
+@dataclass(slots=True)
+class Record:
+    """What is produced. Not frozen for speed; nobody changes one."""
+
+    topic: str
+    key: str | None
+    value: bytes | None
+    headers: Headers
+    partition: int = ANY_PARTITION
+
+
+def as_record(message: Message, names: Names, lanes: DelayLanes, now_ms: int) -> Record:
+    """The record of a message: in its topic, or on its way there through the delay topics."""
+    headers = message.headers
+    if message.group is not None and headers.get(GROUP) != message.group:
+        headers = {**headers, GROUP: message.group}
+    key = message.key or message.id
+    due_ms = message.due_ms
+    if due_ms is not None and due_ms > now_ms:
+        return delayed(names, lanes, message.topic, key, message.body, headers, due_ms, now_ms)
+    if message.topic == names.dead:
+        # A compacted topic keeps one record per key, and one task may be buried twice.
+        key = f"{key}/{uuid.uuid4().hex}"
+    return Record(message.topic, key, message.body, headers)
+
+
+def delayed(
+    names: Names,
+    lanes: DelayLanes,
+    target: str,
+    key: str | None,
+    value: bytes,
+    headers: Mapping[str, str],
+    due_ms: int,
+    now_ms: int,
+) -> Record:
+    """A hop of a delayed message: the longest hold that does not exceed what remains."""
+    own = {**headers, DUE: str(due_ms), TARGET: target}
+    if key is not None:
+        own[KEY] = key
+    lane = lanes.pick(due_ms - now_ms)
+    if lane is None:
+        return Record(names.near, key, value, own)
+    own[HOLD] = str(lane.hold_ms)
+    return Record(names.level(lane.level), key, value, own, lane.index)
+
+
+def released(names: Names, lanes: DelayLanes, value: bytes, headers: Mapping[str, str], now_ms: int) -> Record:
+    """The next hop of a delayed record, or its arrival at its target."""
+    due_ms, target, key = int(headers[DUE]), headers[TARGET], headers.get(KEY)
+    if due_ms > now_ms:
+        kept = {name: text for name, text in headers.items() if name != HOLD}
+        return delayed(names, lanes, target, key, value, kept, due_ms, now_ms)
+    return Record(target, key, value, {name: text for name, text in headers.items() if name not in _OWN})
+
+
+def decode_headers(raw: Iterable[tuple[str, bytes | str | None]] | None) -> Headers:
+    """Headers as text; what is no UTF-8 is shown with replacement marks (no header of Nova's is)."""
+    found: Headers = {}
+    for name, value in raw or ():
+        if type(value) is bytes:
+            try:
+                found[name] = value.decode()
+            except UnicodeDecodeError:
+                found[name] = value.decode(errors="replace")
+        else:
+            found[name] = value or ""  # type: ignore[assignment]
+    return found

@@ -1,0 +1,169 @@
+"""The seam's `Subscription` over a pump: a small stock between the thread that reads and the worker that asks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from nova.brokers.base import Delivery
+from nova.brokers.kafka.escrow import Escrow, Lease
+from nova.brokers.kafka.pump import Pump, PumpOptions
+from nova.errors import BrokerUnavailable
+
+__all__ = ["KafkaSubscription"]
+
+STOCK = 2000
+STOCK_BYTES = 16 << 20
+"""What is read ahead of `receive`, in bodies."""
+
+
+class KafkaSubscription:
+    """One consumer of one group. `receive` is called by one thread at a time; the rest by any.
+
+    Args:
+        prefetch: the most deliveries held unsettled, the stock included.
+        escrow_after: seconds after which a running task leaves its partition for the escrow.
+    """
+
+    def __init__(self, options: PumpOptions, prefetch: int, escrow: Escrow, escrow_after: float) -> None:
+        self._prefetch = prefetch
+        self._escrow = escrow
+        self._escrow_after = escrow_after
+        self._stock: dict[str, deque[Delivery]] = {}
+        self._turn: deque[str] = deque()
+        self._stocked = 0
+        self._stocked_bytes = 0
+        self._arrived = threading.Condition()
+        self._closed = False
+        self._running: dict[Delivery, float] = {}
+        self._leases: dict[Delivery, Lease] = {}
+        self._pump = Pump(options, self)
+        self._pump.start()
+
+    # --- the seam
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        """From the stock, the topics in turn."""
+        deadline = time.monotonic() + timeout
+        with self._arrived:
+            while not self._closed:
+                taken = self._take(max_messages)
+                remaining = deadline - time.monotonic()
+                if taken:
+                    self._pump.wake()
+                    return taken
+                if remaining <= 0:
+                    break
+                self._arrived.wait(remaining)
+            if self._closed:
+                return []
+        trouble = self._pump.trouble
+        if trouble is not None:
+            raise BrokerUnavailable(trouble)
+        return []
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Told to the pump; committed within `COMMIT_EVERY`."""
+        mine = list(deliveries)
+        self._pump.call(lambda: self._settle(mine))
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """Lent again by this process: Kafka takes no single record back."""
+        mine = list(deliveries)
+        self._pump.call(lambda: self._pump.give_back(mine))
+
+    def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Nothing runs out while the group holds together."""
+        return [delivery for delivery in deliveries if delivery.lost]
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Commit what is done; the next owner of the partitions gets the rest."""
+        with self._arrived:
+            self._closed = True
+            self._arrived.notify_all()
+        self._pump.close(timeout)
+
+    @property
+    def pump(self) -> Pump:
+        """What it reads, for the driver's chores."""
+        return self._pump
+
+    # --- the receiver, on the pump's thread
+
+    def room(self) -> int:
+        """Up to the stock's size, the prefetch and the bytes."""
+        if self._stocked_bytes >= STOCK_BYTES:
+            return 0
+        held = sum(len(partition.held) for partition in self._pump.partitions())
+        return min(STOCK - self._stocked, self._prefetch - held)
+
+    def put(self, deliveries: list[Delivery]) -> None:
+        """Into the stock."""
+        with self._arrived:
+            for delivery in deliveries:
+                stock = self._stock.get(delivery.topic)
+                if stock is None:
+                    stock = self._stock[delivery.topic] = deque()
+                    self._turn.append(delivery.topic)
+                stock.append(delivery)
+                self._stocked_bytes += len(delivery.body)
+            self._stocked += len(deliveries)
+            self._arrived.notify()
+
+    def give_away(self, deliveries: list[Delivery], deadline: float) -> list[Delivery]:
+        """Into the escrow, and wait for it."""
+        leases = {delivery: self._escrow.take_over(delivery) for delivery in deliveries}
+        managed: list[Delivery] = []
+        for delivery, lease in leases.items():
+            if lease.wait(max(0.0, deadline - time.monotonic())):
+                self._leases[delivery] = lease
+                managed.append(delivery)
+        return managed
+
+    def tick(self) -> None:
+        """Look for tasks that run long; renew what is in escrow."""
+        now = time.monotonic()
+        running: dict[Delivery, float] = {}
+        for partition in self._pump.partitions():
+            for delivery in partition.held.values():
+                if delivery.started:
+                    running[delivery] = self._running.get(delivery, now)
+        self._running = running
+        for delivery, since in running.items():
+            if now - since >= self._escrow_after:
+                self._begin_escrow(delivery)
+        for delivery, lease in list(self._leases.items()):
+            if lease.is_taken and delivery.handle[0].settle(delivery):
+                delivery.handle[0].finish((delivery.handle[1],))
+            lease.renew()
+
+    def _begin_escrow(self, delivery: Delivery) -> None:
+        lease = self._leases.get(delivery)
+        if lease is None or lease.has_failed:
+            self._leases[delivery] = self._escrow.take_over(delivery)
+
+    def _settle(self, deliveries: list[Delivery]) -> None:
+        self._pump.ack(deliveries)
+        for delivery in deliveries if self._leases else ():
+            lease = self._leases.pop(delivery, None)
+            if lease is not None:
+                lease.end()
+
+    def _take(self, most: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        topics = len(self._turn)
+        for index in range(topics):
+            topic = self._turn[0]
+            self._turn.rotate(-1)
+            stock = self._stock[topic]
+            share = -(-(most - len(taken)) // (topics - index))
+            while stock and share:
+                delivery = stock.popleft()
+                self._stocked -= 1
+                self._stocked_bytes -= len(delivery.body)
+                if not delivery.lost:
+                    taken.append(delivery)
+                    share -= 1
+        return taken

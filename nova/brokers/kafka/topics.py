@@ -1,0 +1,182 @@
+"""Topics: made when missing, checked when there. Any thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from nova.brokers.kafka.config import KafkaConfig
+from nova.brokers.kafka.delay_lanes import DelayLanes
+from nova.brokers.kafka.failures import broker_error, code_of
+from nova.brokers.kafka.names import Names
+from nova.brokers.kafka.records import Record
+from nova.brokers.kafka.settings import HEADROOM_BYTES
+from nova.errors import BrokerError, BrokerUnavailable
+
+__all__ = ["TopicKeeper"]
+
+NEAR_PARTITIONS = 8
+FOREVER = "-1"
+
+_log = logging.getLogger(__name__)
+
+
+class TopicKeeper:
+    """Makes sure of the topics of one prefix.
+
+    Args:
+        where: the broker's address, for messages.
+    """
+
+    def __init__(self, admin: AdminClient, config: KafkaConfig, names: Names, lanes: DelayLanes, where: str) -> None:
+        self._admin = admin
+        self._config = config
+        self._names = names
+        self._lanes = lanes
+        self._where = where
+        self._known: set[str] = set()
+        self._working = threading.Lock()
+
+    def knows_all(self, records: Sequence[Record]) -> bool:
+        """Whether `ensure` has been through with the topics of all these."""
+        return {record.topic for record in records} <= self._known
+
+    def forget(self, topic: str) -> None:
+        """It was not found; look again."""
+        self._known.discard(topic)
+
+    def ensure(self, topics: Sequence[str], timeout: float) -> None:
+        """Make what is missing, check what is there.
+
+        Raises:
+            BrokerError: one cannot be made, or is configured so that tasks would be lost; names the topic and the way out.
+        """
+        wanted = [topic for topic in dict.fromkeys(topics) if topic not in self._known]
+        if not wanted:
+            return
+        deadline = time.monotonic() + timeout
+        with self._working:
+            present = self.partitions(wanted, timeout)
+            there = [topic for topic in wanted if topic in present]
+            missing = [topic for topic in wanted if topic not in present]
+            if there:
+                self._check(there, present, _left(deadline))
+            if missing:
+                self._create(missing, _left(deadline))
+                self._await(missing, deadline)
+            self._known.update(wanted)
+
+    def partitions(self, topics: Sequence[str], timeout: float) -> dict[str, int]:
+        """The number of partitions of those that exist.
+
+        Raises:
+            BrokerError: the broker does not tell.
+        """
+        try:
+            metadata = self._admin.list_topics(timeout=max(timeout, 0.1)).topics
+        except KafkaException as exc:
+            raise broker_error(f"{self._where}: listing topics", exc) from exc
+        return {topic: len(metadata[topic].partitions) for topic in topics if topic in metadata}
+
+    def _create(self, topics: Sequence[str], timeout: float) -> None:
+        specifications = [
+            NewTopic(topic, self._count(topic), self._config.replication_factor, config=self._settings(topic))
+            for topic in topics
+        ]
+        for topic, future in self._admin.create_topics(specifications, request_timeout=timeout).items():
+            try:
+                future.result(timeout + 1)
+            except KafkaException as exc:
+                if code_of(exc) != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise broker_error(f"{self._where}: creating topic {topic!r}", exc) from exc
+
+    def _await(self, topics: Sequence[str], deadline: float) -> None:
+        """Until every partition has a leader, so that the first publish finds one."""
+        wait = 0.005
+        while True:
+            try:
+                metadata = self._admin.list_topics(timeout=_left(deadline)).topics
+            except KafkaException as exc:
+                raise broker_error(f"{self._where}: looking for new topics", exc) from exc
+            waiting = [
+                topic
+                for topic in topics
+                if topic not in metadata
+                or not metadata[topic].partitions
+                or any(partition.leader < 0 for partition in metadata[topic].partitions.values())
+            ]
+            if not waiting:
+                return
+            if time.monotonic() >= deadline:
+                raise BrokerUnavailable(f"{self._where}: the new topic {waiting[0]!r} has no leader yet")
+            time.sleep(wait)
+            wait = min(2 * wait, 0.2)
+
+    def _check(self, topics: Sequence[str], present: dict[str, int], timeout: float) -> None:
+        resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+        for resource, future in self._admin.describe_configs(resources, request_timeout=timeout).items():
+            try:
+                found = {name: str(entry.value) for name, entry in future.result(timeout + 1).items()}
+            except KafkaException as exc:
+                if code_of(exc) in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED):
+                    _log.warning(
+                        "%s: the configuration of topic %r cannot be checked (no DescribeConfigs right)",
+                        self._where, resource.name,
+                    )  # fmt: skip
+                    continue
+                raise broker_error(f"{self._where}: reading the configuration of topic {resource.name!r}", exc) from exc
+            self._check_one(resource.name, present[resource.name], found)
+
+    def _check_one(self, topic: str, partitions: int, found: dict[str, str]) -> None:
+        wanted = self._settings(topic)
+        level = self._names.level_of(topic)
+        must: tuple[str, ...] = ("cleanup.policy",)
+        if level is not None:
+            must = ("cleanup.policy", "retention.ms", "retention.bytes", "message.timestamp.type")
+            lanes = self._count(topic)
+            if level > 0 and partitions < lanes:
+                raise BrokerError(
+                    f"{self._where}: topic {topic!r} has {partitions} partitions, the delay slots need {lanes}; "
+                    "use the delay slots this prefix was made with, or another prefix"
+                )
+        for name in must:
+            if name in found and found[name] != wanted[name]:
+                raise BrokerError(
+                    f"{self._where}: topic {topic!r} has {name}={found[name]}, which would lose tasks; "
+                    f"set {name}={wanted[name]}"
+                )
+        limited = [name for name in ("retention.ms", "retention.bytes") if found.get(name, FOREVER) != FOREVER]
+        if limited and level is None and not self._names.is_compacted(topic):
+            _log.warning(
+                "%s: topic %r has %s=%s: tasks that wait longer are lost; set %s=-1",
+                self._where, topic, limited[0], found[limited[0]], limited[0],
+            )  # fmt: skip
+
+    def _count(self, topic: str) -> int:
+        level = self._names.level_of(topic)
+        if self._names.is_compacted(topic):
+            return 1
+        if level is None:
+            return self._config.partitions
+        return NEAR_PARTITIONS if level == 0 else self._lanes.lanes_of(level)
+
+    def _settings(self, topic: str) -> dict[str, str]:
+        settings = {
+            "retention.ms": FOREVER,
+            "retention.bytes": FOREVER,
+            "cleanup.policy": "compact" if self._names.is_compacted(topic) else "delete",
+            "max.message.bytes": str(self._config.max_body_bytes + HEADROOM_BYTES),
+        }
+        if self._names.level_of(topic) is not None or topic == self._names.groups:
+            # A lane's order is its due order, and a group older or younger than a task, only by the broker's own clock.
+            settings["message.timestamp.type"] = "LogAppendTime"
+        return settings
+
+
+def _left(deadline: float) -> float:
+    return max(0.1, deadline - time.monotonic())

@@ -1,0 +1,1 @@
+"""The command `nova`. It speaks to a queue through `TaskQueue` alone; needs the extra `cli`."""

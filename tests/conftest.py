@@ -1,0 +1,36 @@
+"""What every test run shares: one server per broker, started by the first test that needs it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.servers import sharing
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not _is_worker(config):
+        sharing.begin_run()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _is_worker(config):
+        sharing.end_run()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch Kafka before any test's time runs: the first time on a machine that may take Maven minutes."""
+    if not session.config.option.collectonly and any(_wants_kafka(item.nodeid) for item in session.items):
+        from tests.servers.kafka import finding  # here, so that unit tests load no client library
+
+        finding.prepare()
+
+
+def _wants_kafka(nodeid: str) -> bool:
+    return nodeid.startswith("tests/live/test_kafka") or (
+        nodeid.startswith("tests/conformance/") and "[kafka" in nodeid
+    )
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of pytest-xdist's; its controller is none."""
+    return hasattr(config, "workerinput")

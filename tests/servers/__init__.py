@@ -1,0 +1,1 @@
+"""Real servers for tests: installed, started, killed, paused and secured from here. Nothing of it is mocked."""

@@ -1,0 +1,40 @@
+"""Authorities and server certificates for tests, made on the fly with the `openssl` program."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+_KEY = ("-newkey", "rsa:2048", "-nodes")
+
+
+def make_authority(directory: Path, name: str) -> Path:
+    """A certificate authority: `<name>.pem`, which is returned, and its key beside it."""
+    certificate = directory / f"{name}.pem"
+    _openssl(
+        "req", "-x509", *_KEY, "-days", "2", "-subj", f"/CN={name}", "-keyout", _key(certificate), "-out", certificate
+    )
+    return certificate
+
+
+def make_server_certificate(directory: Path, authority: Path, address: str) -> Path:
+    """Key, certificate and authority in one PEM file, for a server at an IP address or `localhost`."""
+    request, signed, names = (directory / f"server.{ending}" for ending in ("csr", "crt", "ext"))
+    names.write_text(f"subjectAltName=IP:{address},DNS:localhost\n", encoding="utf-8")
+    _openssl("req", *_KEY, "-subj", f"/CN={address}", "-keyout", _key(request), "-out", request)
+    _openssl(
+        *("x509", "-req", "-days", "2", "-in", request, "-CA", authority, "-CAkey", _key(authority)),
+        *("-CAcreateserial", "-extfile", names, "-out", signed),
+    )
+    bundle = directory / "server.pem"
+    bundle.write_bytes(b"".join(part.read_bytes() for part in (_key(request), signed, authority)))
+    return bundle
+
+
+def _key(certificate: Path) -> Path:
+    return certificate.with_suffix(".key")
+
+
+def _openssl(*arguments: str | Path) -> None:
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"openssl {arguments[0]} failed: {done.stderr}"

@@ -1,0 +1,1 @@
+"""Apache Kafka for tests: `KafkaServer`, its secured variant, and how a test finds one."""

@@ -1,0 +1,100 @@
+"""How a test finds a Kafka server: the one of `NOVA_TEST_KAFKA=host:port`; one on this machine's Java; one in Docker.
+
+Without any of them a test is skipped and says why, or fails where `CI` is set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.servers import sharing
+from tests.servers.guard import THIS_PROCESS
+from tests.servers.kafka import docker, install
+from tests.servers.kafka.docker import DockerKafka
+from tests.servers.kafka.server import KafkaServer, answers
+from tests.servers.sharing import Started, Unavailable, absent
+
+GIVEN = "NOVA_TEST_KAFKA"
+"""The variable that names a server which runs already."""
+
+
+class Server(Protocol):
+    """What a test may do to a server of its own; see `KafkaServer`."""
+
+    address: str
+
+    @property
+    def end(self) -> tuple[str, ...]: ...
+    def start(self) -> None: ...
+    def kill(self) -> None: ...
+    def restart(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+def new_server(directory: Path, *, port: int | None = None, owner: int | None = THIS_PROCESS) -> Server:
+    """A server of the caller's own, not started yet.
+
+    Raises:
+        Unavailable: neither Java nor Docker can run it here.
+    """
+    if install.why_not() is None:
+        return KafkaServer(directory, port=port, owner=owner)
+    if docker.why_not() is None:
+        return DockerKafka(port=port, owner=owner)
+    raise Unavailable(
+        f"Kafka cannot be started: {install.why_not()}, and {docker.why_not()}. "
+        f"Install Java {install.MINIMUM_JAVA} and Maven, or start Docker, or set {GIVEN}=host:port"
+    )
+
+
+def private_server(directory: Path) -> Server:
+    """A server of the test's own, started, also where `NOVA_TEST_KAFKA` is set; the test must stop it."""
+    try:
+        server = new_server(directory)
+        server.start()
+    except Unavailable as exc:
+        absent(str(exc))
+    return server
+
+
+def needs_java() -> None:
+    """Skip or fail a test that only the server on Java can show, such as a secured one."""
+    reason = install.why_not()
+    if reason is not None:
+        absent(f"Kafka cannot be started: {reason}")
+
+
+def prepare() -> None:
+    """Fetch the server if it will be needed; what goes wrong is for the test to report that needs it."""
+    if install.why_not() is None:
+        with contextlib.suppress(Unavailable):
+            install.install()
+
+
+def shared_address() -> str:
+    """The address of the server that this run's tests share."""
+    given = os.environ.get(GIVEN)
+    if given is None:
+        return sharing.shared_address("kafka", _start)
+    if not _asked(given):
+        pytest.fail(f"{GIVEN}={given}, but no Kafka answers there", pytrace=False)
+    return given
+
+
+def _start(directory: Path, owner: int) -> Started:
+    server = new_server(directory, owner=owner)
+    server.start()
+    return Started(server.address, server.end)
+
+
+@functools.cache
+def _asked(address: str) -> bool:
+    return answers(address, timeout=10)

@@ -1,0 +1,93 @@
+"""A Kafka server that asks who you are: passwords, TLS and permissions, each on a listener of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
+
+from tests.servers.certificates import make_authority, make_server_certificate
+from tests.servers.guard import THIS_PROCESS
+from tests.servers.kafka.server import HOST, KafkaServer
+from tests.servers.ports import free_ports
+
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_LOGIN = "org.apache.kafka.common.security"
+_PROTOCOLS = ("PLAINTEXT", "SASL_PLAINTEXT", "SASL_SSL", "SSL", "CONTROLLER")
+
+
+class SecuredKafka(KafkaServer):
+    """`KafkaServer` with four ways in and an authorizer behind them that denies what no rule allows.
+
+    Attributes:
+        address: no password, and everything is allowed: for what a test sets up itself.
+        sasl_plaintext: asks for a user; any of `MECHANISMS`.
+        sasl_ssl: the same through TLS.
+        ssl: TLS without a user; everything is allowed.
+        users: name -> password, the same for every mechanism: `nova` and `stranger`. Both may do nothing until `allow`.
+        ca: the authority of the server's certificate, PEM.
+        wrong_ca: another one, PEM.
+    """
+
+    def __init__(self, directory: Path, *, owner: int | None = THIS_PROCESS) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.users = {"nova": "nova-secret", "stranger": "stranger-secret"}
+        self.ca = make_authority(directory, "ca")
+        self.wrong_ca = make_authority(directory, "wrong-ca")
+        ports: dict[str, int] = dict(zip(_PROTOCOLS, free_ports(len(_PROTOCOLS)), strict=True))
+        self.sasl_plaintext = f"{HOST}:{ports['SASL_PLAINTEXT']}"
+        self.sasl_ssl = f"{HOST}:{ports['SASL_SSL']}"
+        self.ssl = f"{HOST}:{ports['SSL']}"
+        super().__init__(
+            directory,
+            port=ports["PLAINTEXT"],
+            extra=self._security(ports, make_server_certificate(directory, self.ca, HOST)),
+            format_options=[option for name in self.users for option in self._scram_user(name)],
+            owner=owner,
+        )
+
+    def allow(self, user: str, *, topics: str, groups: str = "") -> None:
+        """Let a user do everything to topics and groups that begin so, and create topics among them; "" = no group."""
+        given = {ResourceType.TOPIC: topics, ResourceType.GROUP: groups}
+        rules = [
+            AclBinding(
+                *(resource, prefix, ResourcePatternType.PREFIXED, f"User:{user}", "*"),
+                *(AclOperation.ALL, AclPermissionType.ALLOW),
+            )
+            for resource, prefix in given.items()
+            if prefix
+        ]
+        client = AdminClient({"bootstrap.servers": self.address})
+        for future in client.create_acls(rules).values():
+            future.result(10)
+
+    def _scram_user(self, name: str) -> list[str]:
+        mechanisms = [mechanism for mechanism in MECHANISMS if mechanism.startswith("SCRAM")]
+        account = f'[name="{name}",password="{self.users[name]}"]'
+        return [word for mechanism in mechanisms for word in ("--add-scram", f"{mechanism}={account}")]
+
+    def _security(self, ports: dict[str, int], keys: Path) -> dict[str, str]:
+        passwords = " ".join(f'user_{name}="{password}"' for name, password in self.users.items())
+        listeners = {
+            "listeners": ",".join(f"{name}://{HOST}:{port}" for name, port in ports.items()),
+            "advertised.listeners": ",".join(
+                f"{name}://{HOST}:{port}" for name, port in ports.items() if name != "CONTROLLER"
+            ),
+            "listener.security.protocol.map": ",".join(
+                f"{name}:{'PLAINTEXT' if name == 'CONTROLLER' else name}" for name in ports
+            ),
+            "controller.quorum.voters": f"1@{HOST}:{ports['CONTROLLER']}",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+            "sasl.enabled.mechanisms": ",".join(MECHANISMS),
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(keys),
+        }
+        for listener in ("sasl_plaintext", "sasl_ssl"):
+            login = f"listener.name.{listener}.{{}}.sasl.jaas.config"
+            listeners[login.format("plain")] = f"{_LOGIN}.plain.PlainLoginModule required {passwords};"
+            for mechanism in ("scram-sha-256", "scram-sha-512"):
+                listeners[login.format(mechanism)] = f"{_LOGIN}.scram.ScramLoginModule required;"
+        return listeners

@@ -1,0 +1,155 @@
+"""The command `nova`, run as its users run it: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nova import ReceivedTask, Task, TaskQueue, with_group_id, with_sqlite
+from tests.eventually import eventually
+
+NOVA = Path(sys.executable).with_name("nova")
+
+
+def run(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("NOVA_")}
+    return subprocess.run(
+        [NOVA, *arguments],
+        cwd=directory,
+        env={**clean, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def assert_complains(finished: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """One line on stderr with these words, nothing on stdout."""
+    assert finished.returncode == code, finished
+    assert finished.stdout == ""
+    assert finished.stderr.startswith("nova: ")
+    assert finished.stderr.count("\n") == 1, finished.stderr
+    for word in words:
+        assert word in finished.stderr
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A directory with `nova.db`, in which `old` has three tasks waiting and `new` none."""
+    seen: list[ReceivedTask] = []
+    for group in ("old", "new"):
+        q = TaskQueue(with_sqlite(tmp_path / "nova.db"), with_group_id(group))
+        q.start(seen.append)
+        if group == "new":
+            q.enqueue_batch([Task("t", i) for i in range(3)])
+            eventually(lambda: len(seen) == 3)
+        assert q.stop()
+    return tmp_path
+
+
+def test_list_prints_a_table(directory: Path) -> None:
+    finished = run(directory, "groups", "list", "--url", "sqlite:///nova.db")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert [line.split() for line in finished.stdout.splitlines()] == [
+        ["GROUP", "QUEUES", "WAITING", "ACTIVE"],
+        ["new", "default", "0", "no"],
+        ["old", "default", "3", "no"],
+    ]
+
+
+def test_list_prints_json_and_nothing_else(directory: Path) -> None:
+    finished = run(directory, "groups", "list", "--json", NOVA_URL="sqlite:///nova.db")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    new, old = json.loads(finished.stdout)
+    assert list(old) == ["name", "queues", "topics", "waiting", "active"]
+    assert (old["name"], old["queues"], old["waiting"], old["active"]) == ("old", ["default"], 3, False)
+    assert old["topics"] == new["topics"]
+
+
+def test_a_prefix_without_groups(tmp_path: Path) -> None:
+    assert run(tmp_path, "groups", "list", "--url", "sqlite:///n.db").stdout == "no groups\n"
+    assert run(tmp_path, "groups", "list", "--url", "sqlite:///n.db", "--json").stdout == "[]\n"
+
+
+def test_remove_takes_the_queue_from_a_file(directory: Path) -> None:
+    (directory / "queue.toml").write_text('[sqlite]\npath = "nova.db"\n', encoding="utf-8")
+    finished = run(directory, "groups", "remove", "old", "--yes", "--config", "queue.toml", NOVA_URL="memory://other")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "removed the group 'old'\n", "")
+    left = run(directory, "groups", "list", "--json", NOVA_CONFIG="queue.toml")
+    assert [group["name"] for group in json.loads(left.stdout)] == ["new"]
+
+
+def test_remove_needs_a_yes_where_nobody_can_answer(directory: Path) -> None:
+    assert_complains(run(directory, "groups", "remove", "old", "--url", "sqlite:///nova.db"), 2, "--yes")
+    assert '"old"' in run(directory, "groups", "list", "--json", "--url", "sqlite:///nova.db").stdout
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y", 0, ["new"]), ("n", 1, ["new", "old"])])
+def test_remove_asks_on_a_terminal(directory: Path, answer: str, code: int, left: list[str]) -> None:
+    ours, theirs = os.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    finished = subprocess.run(
+        [NOVA, "groups", "remove", "old", "--url", "sqlite:///nova.db"],
+        cwd=directory, stdin=theirs, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(ours)
+    os.close(theirs)
+    assert finished.returncode == code, finished
+    assert "drop 3 messages" in finished.stderr
+    listed = run(directory, "groups", "list", "--json", "--url", "sqlite:///nova.db")
+    assert [group["name"] for group in json.loads(listed.stdout)] == left
+
+
+def test_what_the_operation_refuses_exits_1(directory: Path) -> None:
+    url = "sqlite:///nova.db"
+    assert_complains(run(directory, "groups", "remove", "odl", "--yes", "--url", url), 1, "'odl'", "new, old")
+    assert_complains(run(directory, "groups", "list", "--url", "sqlite:///no/nova.db"), 1, "no/nova.db")
+    with TaskQueue(with_sqlite(directory / "nova.db"), with_group_id("old")) as q:
+        q.start(lambda task: None)
+        assert_complains(run(directory, "groups", "remove", "old", "--yes", "--url", url), 1, "stop its workers first")
+    assert (directory / "nova.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ((), "Missing command"),
+        (("groups",), "Missing command"),
+        (("groups", "lsit"), "lsit"),
+        (("groups", "list", "--jsn"), "--jsn"),
+        (("groups", "remove", "--yes"), "NAME"),
+        (("groups", "list"), "NOVA_CONFIG"),
+        (("groups", "list", "--config", "no.toml"), "no.toml"),
+        (("groups", "list", "--url", "sqlit:///n.db"), "did you mean 'sqlite'"),
+        (("groups", "list", "--url", "memory://", "--config", "x"), "keep one"),
+        (("groups", "remove", "a.b", "--yes", "--url", "sqlite:///n.db"), "no dots"),
+    ],
+)
+def test_wrong_usage_or_configuration_exits_2_and_opens_nothing(
+    tmp_path: Path, arguments: tuple[str, ...], word: str
+) -> None:
+    assert_complains(run(tmp_path, *arguments), 2, word)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_says_what_exit_codes_mean(tmp_path: Path) -> None:
+    finished = run(tmp_path, "--help")
+    assert finished.returncode == 0
+    assert "groups" in finished.stdout
+    assert "2 wrong usage" in finished.stdout
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path, missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None\nfrom nova.cli.main import main\nsys.exit(main())"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert_complains(finished, 2, f"'{missing}' is missing", "pip install 'nova-taskqueue[cli]'")
