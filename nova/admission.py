@@ -82,7 +82,18 @@ class Admission:
             queue, _ = self._topics.read(headers.get(TARGET) or delivery.topic)
         except ConfigError as exc:
             raise DecodeError(f"message {envelope.task_id}: {exc}") from exc
-        return ReceivedTask(envelope, queue, delivery, source)
+        return ReceivedTask(
+            envelope.task_id,
+            envelope.type,
+            envelope.payload,
+            envelope.content_type,
+            queue,
+            envelope.attempt,
+            envelope.run,
+            envelope,
+            delivery,
+            source,
+        )
 
     def _find(self, name: str) -> Codec:
         try:

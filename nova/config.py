@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from nova import options
 from nova.errors import ConfigError
@@ -68,36 +68,43 @@ def from_config(source: str | Path | Mapping[str, Any]) -> list[Option]:
 
 
 def from_url(url: str) -> list[Option]:
-    """The options of a URL: `sqlite:///relative.db`, `sqlite:////absolute.db`, `memory://name`.
+    """The options of a URL: `sqlite:///relative.db`, `memory://name`, `kafka://user:password@host:9092,other:9092`.
 
     The query holds the driver's options and `group_id`, `topic_prefix`, `message_format`:
-    `sqlite:///nova.db?group_id=billing&lease=10`.
+    `sqlite:///nova.db?group_id=billing&lease=10`. No error shows a password.
 
     Raises:
         ConfigError: unknown scheme or parameter, or an illegal value.
     """
     if not isinstance(url, str):
         raise ConfigError(f"from_url: expected text, got {url!r}")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigError("from_url: this is no URL; expected one such as sqlite:///nova.db") from None
+    _check_known(parts.scheme, _DRIVERS, "from_url: scheme")
+    if parts.scheme == "kafka" and "@" in parts.path + parts.query + parts.fragment:
+        # Before anything is quoted in an error: a '/', '?' or '#' in a password ends the user's part of the URL.
+        raise ConfigError(
+            "from_url: kafka: an '@' after the hosts; write / ? # @ in user names, passwords and values as %2F %3F %23 %40"
+        )
     if parts.fragment:
         raise ConfigError(f"from_url: '#{parts.fragment}' means nothing here; write # in a path as %23")
-    _check_known(parts.scheme, _DRIVERS, "from_url: scheme")
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     query = dict(pairs)
     if len(query) < len(pairs):
-        raise ConfigError(f"from_url: a parameter is given twice in ?{parts.query}; keep one")
+        twice = next(key for key in query if [name for name, _ in pairs].count(key) > 1)
+        raise ConfigError(f"from_url: the parameter {twice!r} is given twice; keep one")
     found = [_VALUES[key](query.pop(key)) for key in list(query) if key in _VALUES]
-    section: dict[str, Any] = {key: _number(value) for key, value in query.items()}
-    if parts.scheme == "sqlite":
-        path = unquote(parts.netloc + parts.path).removeprefix("/")
-        if path:
-            section["path"] = path
-    else:
-        if parts.path.strip("/"):
-            raise ConfigError(f"from_url: {parts.scheme}:// takes a name, not a path; write {parts.scheme}://name")
-        if parts.netloc:
-            section["name"] = unquote(parts.netloc)
-    return [_call(_DRIVERS[parts.scheme], section, f"from_url: {parts.scheme}"), *found]
+    function = _DRIVERS[parts.scheme]
+    section = {key: _read_text(function, key, text) for key, text in query.items()}
+    for key, text in _AUTHORITIES[parts.scheme](parts).items():
+        if key in section:
+            raise ConfigError(
+                f"from_url: {parts.scheme}: {key!r} is given twice, before the '?' and after it; keep one"
+            )
+        section[key] = text
+    return [_call(function, section, f"from_url: {parts.scheme}"), *found]
 
 
 def from_environment(environ: Mapping[str, str]) -> list[Option]:
@@ -129,7 +136,7 @@ def _driver(values: Mapping[str, Any], where: str) -> Option:
 
 def _call(function: Callable[..., Option], section: Any, where: str) -> Option:
     if not isinstance(section, Mapping):
-        raise ConfigError(f"{where}: expected a table of options, got {section!r}")
+        raise ConfigError(f"{where}: expected a table of options, got {type(section).__name__}")
     parameters = inspect.signature(function).parameters
     known = [name for name in parameters if name != "policy"]
     for key in section:
@@ -161,6 +168,54 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config: cannot read {path}: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"config: {path} is no TOML: {exc}") from exc
+
+
+def _sqlite_parts(parts: SplitResult) -> dict[str, str]:
+    path = unquote(parts.netloc + parts.path).removeprefix("/")
+    return {"path": path} if path else {}
+
+
+def _memory_parts(parts: SplitResult) -> dict[str, str]:
+    _check_no_path(parts, "a name")
+    return {"name": unquote(parts.netloc)} if parts.netloc else {}
+
+
+def _kafka_parts(parts: SplitResult) -> dict[str, str]:
+    _check_no_path(parts, "host:port,host:port")
+    user, _, servers = parts.netloc.rpartition("@")
+    username, has_password, password = user.partition(":")
+    found = {"bootstrap_servers": servers} if servers else {}
+    if username:
+        found["username"] = unquote(username)
+    if has_password:
+        found["password"] = unquote(password)
+    return found
+
+
+def _check_no_path(parts: SplitResult, what: str) -> None:
+    if parts.path.strip("/"):
+        raise ConfigError(f"from_url: {parts.scheme}:// takes {what}, not a path; write {parts.scheme}://{what}")
+
+
+_AUTHORITIES: dict[str, Callable[[SplitResult], dict[str, str]]] = {
+    "kafka": _kafka_parts,
+    "memory": _memory_parts,
+    "sqlite": _sqlite_parts,
+}
+"""What stands before the query of a URL, by scheme."""
+
+
+def _read_text(function: Callable[..., Option], key: str, text: str) -> Any:
+    """A query's text as what the function takes; what cannot be read is left for the function to refuse."""
+    parameter = inspect.signature(function).parameters.get(key)
+    kinds = str(parameter.annotation).split(" | ") if parameter is not None else []
+    if not kinds or "str" in kinds:
+        return text
+    if kinds[0] == "bool":
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if kinds[0] in ("int", "float"):
+        return _number(text)
+    raise ConfigError(f"from_url: {key!r} cannot be said in a URL; use {function.__name__}({key}=…)")
 
 
 def _number(text: str) -> int | float | str:

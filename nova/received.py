@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import builtins
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+import msgspec
+
+from nova.brokers.base import Delivery
 from nova.clock import from_ms
 from nova.envelope import KEY, Envelope, read_metadata
 from nova.errors import DecodeError
 from nova.payload import bind, load_json
 from nova.task import Priority
 
-if TYPE_CHECKING:
-    from nova.brokers.base import Delivery
-
 __all__ = ["ReceivedTask"]
 
 M = TypeVar("M")
 
 
-class ReceivedTask:
+class ReceivedTask(msgspec.Struct, gc=False, eq=False):
     """A task lent to a handler.
 
     Return from the handler to acknowledge it, raise `Retry` or `Reject` to steer it, raise anything else for the retry
@@ -35,30 +36,16 @@ class ReceivedTask:
         run: 1, 2, 3… over the task's whole life.
     """
 
-    __slots__ = (
-        "_delivery",
-        "_envelope",
-        "_source",
-        "attempt",
-        "content_type",
-        "id",
-        "payload",
-        "queue",
-        "run",
-        "type",
-    )
-
-    def __init__(self, envelope: Envelope, queue: str, delivery: Delivery, source: Any) -> None:
-        self._envelope = envelope
-        self._delivery = delivery
-        self._source = source
-        self.queue = queue
-        self.id = envelope.task_id
-        self.type = envelope.type
-        self.payload = envelope.payload
-        self.content_type = envelope.content_type
-        self.attempt = envelope.attempt
-        self.run = envelope.run
+    id: str
+    type: str
+    payload: bytes
+    content_type: str
+    queue: str
+    attempt: int
+    run: int
+    _envelope: Envelope
+    _delivery: Delivery
+    _source: Any
 
     @property
     def priority(self) -> Priority:
@@ -97,7 +84,7 @@ class ReceivedTask:
         except DecodeError as exc:
             raise self._named(exc) from exc
 
-    def bind(self, model: type[M]) -> M:
+    def bind(self, model: builtins.type[M]) -> M:
         """The payload as a checked instance of a dataclass, struct, pydantic model or protobuf message class.
 
         Raises:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
+import msgspec
+
 from nova.errors import ConfigError, PublishError
 
 __all__ = ["EnqueueReport", "Enqueued", "Priority", "Task", "check_task_id", "check_type", "new_task_id"]
@@ -60,8 +62,7 @@ class Task:
             check_metadata(self.metadata)
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(msgspec.Struct, frozen=True, gc=False):
     """The broker has stored this task.
 
     Attributes:

@@ -270,11 +270,11 @@ class TaskQueue:
         grace = seconds("run(timeout)", timeout)
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("run: only the main thread receives signals; use start() and stop() in other threads")
-        if aggregator is not None:
-            self.start_batch(handler, aggregator, **worker_options)
-        elif handler is not None or not self._workers:
-            self.start(handler, **worker_options)
-        with CountedSignals() as signals:
+        with CountedSignals() as signals:  # before the start: a task may run, and a signal come, before it has ended
+            if aggregator is not None:
+                self.start_batch(handler, aggregator, **worker_options)
+            elif handler is not None or not self._workers:
+                self.start(handler, **worker_options)
             while not signals.seen and not self._over.wait(0.2):
                 pass
             _log.info("stopping, up to %g s", grace)

@@ -28,6 +28,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import msgspec
+
 from nova.envelope import Headers
 from nova.errors import PublishError
 
@@ -48,9 +50,8 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
-class Message:
-    """Bytes on their way to a topic. Not frozen for speed; nobody changes one after handing it over.
+class Message(msgspec.Struct, gc=False):
+    """Bytes on their way to a topic. A struct for speed; nobody changes one after handing it over.
 
     Attributes:
         topic: where it goes.
@@ -71,7 +72,7 @@ class Message:
     group: str | None = None
 
 
-class Delivery:
+class Delivery(msgspec.Struct, gc=False, eq=False):
     """A message lent to one subscription.
 
     Attributes:
@@ -88,27 +89,15 @@ class Delivery:
         handle: the driver's own.
     """
 
-    __slots__ = ("body", "charges", "handle", "headers", "lost", "started", "suspect", "timestamp_ms", "topic")
-
-    def __init__(
-        self,
-        topic: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        handle: Any = None,
-        timestamp_ms: int | None = None,
-        suspect: bool = False,
-        charges: int = 0,
-    ) -> None:
-        self.topic = topic
-        self.body = body
-        self.headers = headers
-        self.handle = handle
-        self.timestamp_ms = timestamp_ms
-        self.suspect = suspect
-        self.charges = charges
-        self.started = False
-        self.lost = False
+    topic: str
+    body: bytes
+    headers: Mapping[str, str]
+    handle: Any = None
+    timestamp_ms: int | None = None
+    suspect: bool = False
+    charges: int = 0
+    started: bool = False
+    lost: bool = False
 
 
 Confirmation = Future[list[PublishError | None]]

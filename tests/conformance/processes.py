@@ -46,6 +46,19 @@ class Workers:
         lines = (line.split() for line in self._log.read_text(encoding="utf-8").splitlines())
         return Counter(line[1] for line in lines if len(line) > 1 and line[0] == event)
 
+    def at_stake(self, pid: int, killed: float, window: float) -> tuple[int, int]:
+        """What a process was running when it was killed, and what it had finished in the `window` seconds before."""
+        started: set[str] = set()
+        finished: dict[str, float] = {}
+        for line in self._log.read_text(encoding="utf-8").splitlines():
+            words = line.split()
+            if len(words) > 3 and words[-2] == str(pid):
+                if words[0] == "start":
+                    started.add(words[1])
+                elif words[0] in ("done", "failed"):
+                    finished[words[1]] = float(words[-1])
+        return len(started - set(finished)), sum(1 for at in finished.values() if at >= killed - window)
+
     def close(self) -> None:
         """Kill what is left."""
         for process in list(self.alive):

@@ -1,6 +1,7 @@
 """A worker as a process of its own, for tests that kill it: `python -m tests.conformance.worker_process CONFIG MODE LOG`.
 
-Appends one line per event to LOG (`O_APPEND`, one write each, so that lines of many processes never mix).
+Appends one line per event to LOG (`O_APPEND`, one write each, so that lines of many processes never mix): the event, its
+words, the process id and the time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def main(config: str, mode: str, log: str) -> None:
     descriptor = os.open(log, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 
     def write(*words: object) -> None:
-        os.write(descriptor, (" ".join(map(str, words)) + "\n").encode())
+        os.write(descriptor, (" ".join(map(str, [*words, os.getpid(), time.time()])) + "\n").encode())
 
     queue = TaskQueue.from_config(json.loads(config))
     queue.connect()
@@ -34,6 +35,7 @@ def handle(queue: TaskQueue, write: Callable[..., None]) -> None:
         if task.type == "exit":
             os._exit(1)
         if task.type == "fail" and task.attempt == 1:
+            write("failed", task.id, task.run)
             raise RuntimeError("once")
         if task.type == "hold":
             time.sleep(600)

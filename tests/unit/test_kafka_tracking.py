@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from nova.brokers.base import Delivery
 from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.delay_lanes import DEFAULT_LANES, DelayLanes
 from nova.brokers.kafka.names import Names, class_of
 from nova.brokers.kafka.offset_map import OffsetMap
-from nova.brokers.kafka.partition import CAREFUL_DEATHS, SUSPECT_DEATHS, Partition
+from nova.brokers.kafka.partition import CAREFUL_DEATHS, SUSPECT_DEATHS, KafkaDelivery, Partition
 from nova.brokers.kafka.reclaim import bounds
 from nova.brokers.kafka.registry import Registration
 from nova.brokers.kafka.tracker import OffsetTracker
@@ -148,8 +147,8 @@ def test_the_sizes_the_fences_are_set_for() -> None:
 # --- partition: who is suspect
 
 
-def delivery(partition: Partition, offset: int, deaths: int = 0) -> Delivery:
-    return Delivery(partition.topic, b"x", {}, (partition, offset, deaths))
+def delivery(partition: Partition, offset: int, deaths: int = 0) -> KafkaDelivery:
+    return KafkaDelivery("t", b"x", {}, partition=partition, offset=offset, deaths=deaths)
 
 
 def owner(text: str | None, base: int, *, charged: bool = False) -> Partition:
@@ -157,13 +156,13 @@ def owner(text: str | None, base: int, *, charged: bool = False) -> Partition:
     return Partition("t", 0, "t", left, charged=charged, watchful=True)
 
 
-def lend(partition: Partition, *offsets: int) -> list[Delivery]:
+def lend(partition: Partition, *offsets: int) -> list[KafkaDelivery]:
     lent = []
     for offset in sorted(offsets):
         assert partition.fetch(offset)
         lent.append(delivery(partition, offset))
     for one in lent:
-        partition.lend(one.handle[1], one)
+        partition.lend(one)
     return lent
 
 
@@ -209,7 +208,7 @@ def test_a_task_that_outlived_nobody_in_escrow_is_suspect_after_three_holders_di
     partition = owner(None, 0)
     partition.fetch(0)
     one = delivery(partition, 0, deaths=SUSPECT_DEATHS)
-    partition.lend(0, one)
+    partition.lend(one)
     assert one.suspect
 
 

@@ -22,15 +22,16 @@ class TopicReader:
     """Yields the records of partition 0 that it has not yielded before.
 
     Args:
+        group: the name it asks under; see `Names.reader`.
         where: the broker's address, for messages.
     """
 
-    def __init__(self, config: KafkaConfig, topic: str, where: str) -> None:
+    def __init__(self, config: KafkaConfig, topic: str, group: str, where: str) -> None:
         self._topic = topic
         self._where = f"{where}: reading topic {topic!r}"
         self._position: int | None = None
         try:
-            self._consumer = Consumer(reader_settings(config, lambda _: None))
+            self._consumer = Consumer(reader_settings(config, lambda _: None, group))
         except KafkaException as exc:
             raise construction_error(exc) from exc
 

@@ -41,6 +41,8 @@ _REFUSED: dict[str, str] = {
     "message.timeout.ms": "use with_kafka(delivery_timeout=…)",
     "message.max.bytes": "use with_kafka(max_body_bytes=…)",
     "allow.auto.create.topics": "topics the broker creates by itself have finite retention and would lose tasks",
+    "delivery.report.only.error": "without a report of success enqueue would never return",
+    "default.topic.config": "write its properties into client_config itself",
     "enable.partition.eof": "Nova reads no end marks",
     "on_commit": "Nova needs this callback itself",
     "on_delivery": "Nova needs this callback itself",
@@ -138,6 +140,8 @@ class KafkaConfig:
             raise ConfigError(f"with_kafka(oauth_token): needs sasl_mechanism='OAUTHBEARER', got {mechanism!r}")
         if (self.cert_file is None) != (self.key_file is None):
             raise ConfigError("with_kafka: cert_file and key_file belong together; give both or neither")
+        if self.key_password is not None and self.key_file is None:
+            raise ConfigError("with_kafka(key_password): needs key_file")
         for name in ("ca_file", "cert_file"):
             if getattr(self, name) is not None and not self.tls:
                 raise ConfigError(f"with_kafka({name}): needs tls=True")
@@ -147,6 +151,10 @@ def _check_servers(servers: object) -> None:
     if not isinstance(servers, str) or not servers.strip():
         raise ConfigError(
             f"with_kafka(bootstrap_servers): expected 'host:port' or several with commas, got {servers!r}"
+        )
+    if "@" in servers:  # not shown: what stands before it may be a password
+        raise ConfigError(
+            "with_kafka(bootstrap_servers): expected 'host:port' without a user; give username and password on their own"
         )
     for server in servers.split(","):
         host, _, port = server.strip().rpartition(":")
@@ -166,11 +174,18 @@ def _check_seconds(name: str, value: float, least: float, most: float) -> None:
         raise ConfigError(f"with_kafka({name}): expected {least:g} to {most:g} seconds, got {value:g}")
 
 
+def _kind(value: object) -> str:
+    """What it is, without what it says: it may hold a secret."""
+    return type(value).__name__
+
+
 def _check_client_config(found: object) -> None:
     if not isinstance(found, Mapping):
-        raise ConfigError(f"with_kafka(client_config): expected a mapping of librdkafka properties, got {found!r}")
-    for key in found:
+        raise ConfigError(f"with_kafka(client_config): expected a mapping of librdkafka properties, got {_kind(found)}")
+    for key, value in found.items():
         if not isinstance(key, str):
             raise ConfigError(f"with_kafka(client_config): expected property names, got {key!r}")
         if key in _REFUSED:
             raise ConfigError(f"with_kafka(client_config): {key!r} is refused: {_REFUSED[key]}")
+        if key.endswith("_cb") and not callable(value):
+            raise ConfigError(f"with_kafka(client_config): {key!r} takes a function, got {_kind(value)}")

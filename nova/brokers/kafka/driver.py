@@ -25,6 +25,7 @@ from nova.brokers.base import (
 from nova.brokers.base import Message as NovaMessage
 from nova.brokers.kafka.compacted import TopicReader, read_range
 from nova.brokers.kafka.config import KafkaConfig
+from nova.brokers.kafka.credentials import check_credentials
 from nova.brokers.kafka.dead import KafkaDeadLetters
 from nova.brokers.kafka.delay_lanes import DEFAULT_LANES, DelayLanes
 from nova.brokers.kafka.depth import DepthReader
@@ -77,6 +78,7 @@ class KafkaDriver:
             ConfigError: librdkafka refuses an option.
         """
         self._timeout = context.call_timeout
+        check_credentials(self._config, self._where)
         parts = _Parts(self._config, self._where, context)
         try:
             parts.await_broker(timeout)
@@ -288,7 +290,7 @@ class _Parts:
             self._where,
             timeout,
             exists=lambda: topic in self.keeper.partitions([topic], timeout),
-            open_reader=lambda: TopicReader(self._config, topic, self._where),
+            open_reader=lambda: TopicReader(self._config, topic, self.names.reader, self._where),
             open_scanner=self._reading_consumer,
             publish=self.sender.send,
         )
@@ -299,7 +301,7 @@ class _Parts:
         with self._starting:
             if self._groups is None:
                 self.keeper.ensure([self.names.groups], self._timeout)
-                reader = TopicReader(self._config, self.names.groups, self._where)
+                reader = TopicReader(self._config, self.names.groups, self.names.reader, self._where)
                 self._groups = GroupBook(reader, self.sender.send, self._ends, self.names)
             return self._groups
 
@@ -380,7 +382,7 @@ class _Parts:
 
     def _open_leases(self) -> LeaseBook:
         self.keeper.ensure([self.names.leases], self._timeout)
-        return LeaseBook(TopicReader(self._config, self.names.leases, self._where))
+        return LeaseBook(TopicReader(self._config, self.names.leases, self.names.reader, self._where))
 
     def _caught_up_leases(self) -> LeaseBook:
         book = self._open_leases()
@@ -419,6 +421,6 @@ class _Parts:
 
     def _reading_consumer(self) -> Consumer:
         try:
-            return Consumer(reader_settings(self._config, lambda _: None))
+            return Consumer(reader_settings(self._config, lambda _: None, self.names.reader))
         except KafkaException as exc:
             raise construction_error(exc) from exc

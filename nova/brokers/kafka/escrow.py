@@ -16,10 +16,11 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
-from nova.brokers.base import Confirmation, Delivery
+from nova.brokers.base import Confirmation
 from nova.brokers.kafka.compacted import TopicReader
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
+from nova.brokers.kafka.partition import KafkaDelivery
 from nova.brokers.kafka.records import DEATHS, ESCROW, Record, delayed
 from nova.envelope import GROUP, ID
 
@@ -91,13 +92,13 @@ class Escrow:
         self._group = group
         self.lease = lease
 
-    def take_over(self, delivery: Delivery) -> Lease:
+    def take_over(self, delivery: KafkaDelivery) -> Lease:
         """Begin; the lease tells when it is done."""
         token = uuid.uuid4().hex
         lease = Lease(self, token, delivery.headers.get(ID, "without id"), time.monotonic())
         now_ms = _now_ms()
         due_ms = now_ms + int(self.lease * 1000)
-        deaths = delivery.charges - 1 if delivery.charges else delivery.handle[2]
+        deaths = delivery.charges - 1 if delivery.charges else delivery.deaths
         headers = {**delivery.headers, ESCROW: token, GROUP: self._group, DEATHS: str(deaths)}
         key = delivery.headers.get(ID)
         copy = delayed(self._names, self._lanes, delivery.topic, key, delivery.body, headers, due_ms, now_ms)

@@ -26,7 +26,6 @@ _SURELY_REFUSED = frozenset(
         KafkaError._QUEUE_FULL,
         KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNKNOWN_PARTITION,
-        KafkaError._FATAL,
         KafkaError.MSG_SIZE_TOO_LARGE,
         KafkaError.RECORD_LIST_TOO_LARGE,
         KafkaError.INVALID_MSG,
@@ -44,7 +43,9 @@ _HINTS = {
     KafkaError.MSG_SIZE_TOO_LARGE: "raise max.message.bytes of the topic, or enqueue a reference to the data",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this user Write, Read, Describe and Create on the prefix's topics",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "grant this user Read on the consumer groups that begin with the prefix and a dot",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant this user IdempotentWrite and Create on the cluster",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant this user Write on the prefix's topics (before Kafka 3.0 also "
+    "IdempotentWrite on the cluster)",
+    KafkaError._ALL_BROKERS_DOWN: "check the address, tls and sasl_mechanism: a port that asks for more hangs up in silence",
     KafkaError.SASL_AUTHENTICATION_FAILED: "check username, password and sasl_mechanism",
     KafkaError._AUTHENTICATION: "check username, password and sasl_mechanism",
     KafkaError._SSL: "check ca_file, cert_file and key_file, and that the port speaks TLS",
@@ -57,8 +58,12 @@ _HINTS = {
 
 def text_of(error: KafkaError) -> str:
     """What happened, and the way out if there is a known one."""
-    hint = _HINTS.get(error.code())
-    return f"{error.str()}; {hint}" if hint else str(error.str())
+    text = str(error.str())
+    code = (
+        KafkaError._SSL if "SSL_HANDSHAKE" in text else error.code()
+    )  # the other end hung up: a mere disconnect to the client
+    hint = _HINTS.get(code)
+    return f"{text}; {hint}" if hint else text
 
 
 def code_of(exc: KafkaException) -> int:

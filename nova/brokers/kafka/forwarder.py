@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from nova.brokers.base import Confirmation, Delivery
+from nova.brokers.base import Confirmation
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.escrow import LeaseBook
 from nova.brokers.kafka.names import Names
+from nova.brokers.kafka.partition import KafkaDelivery
 from nova.brokers.kafka.pump import Pump, PumpOptions
 from nova.brokers.kafka.records import DEATHS, DUE, ESCROW, HOLD, SENT, TARGET, Record, delayed, released
 from nova.errors import BrokerError, PublishError
@@ -66,11 +67,11 @@ class Forwarder:
         self._publish = publish
         self._open_book = book
         self._failing: str | None = None
-        self._heap: list[tuple[int, int, Delivery]] = []
+        self._heap: list[tuple[int, int, KafkaDelivery]] = []
         self._serials = itertools.count()
         self._changed = threading.Condition()
         self._closing = threading.Event()
-        self._cases: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._cases: queue.SimpleQueue[KafkaDelivery | None] = queue.SimpleQueue()
         self._judge: threading.Thread | None = None
         self._thread = threading.Thread(target=self._run, name="nova-kafka-forwarder", daemon=True)
         self.pump = Pump(options, self)
@@ -100,7 +101,7 @@ class Forwarder:
         """The limits are per partition."""
         return ROOM
 
-    def put(self, deliveries: list[Delivery]) -> None:
+    def put(self, deliveries: list[KafkaDelivery]) -> None:
         """Into the heap, by the instant of the next move."""
         now_ms = _now_ms()
         with self._changed:
@@ -110,7 +111,7 @@ class Forwarder:
             if first is None or self._heap[0][0] < first:
                 self._changed.notify()
 
-    def give_away(self, deliveries: list[Delivery], deadline: float) -> list[Delivery]:
+    def give_away(self, deliveries: list[KafkaDelivery], deadline: float) -> list[KafkaDelivery]:
         """What is not confirmed yet is moved again by the next owner."""
         del deliveries, deadline
         return []
@@ -130,14 +131,14 @@ class Forwarder:
                 _log.exception("forwarding delayed tasks failed, going on")
                 self._closing.wait(IDLE)
 
-    def _wait_for_due(self) -> list[Delivery]:
+    def _wait_for_due(self) -> list[KafkaDelivery]:
         with self._changed:
             heap = self._heap
             wait = (heap[0][0] - _now_ms()) / 1000 if heap else IDLE
             if wait > 0:
                 self._changed.wait(min(wait, IDLE))
             now_ms = _now_ms()
-            due: list[Delivery] = []
+            due: list[KafkaDelivery] = []
             while heap and heap[0][0] <= now_ms and len(due) < MOST_AT_ONCE:
                 delivery = heapq.heappop(heap)[2]
                 delivery.started = True
@@ -145,9 +146,9 @@ class Forwarder:
                     due.append(delivery)
         return due
 
-    def _move(self, due: list[Delivery]) -> None:
+    def _move(self, due: list[KafkaDelivery]) -> None:
         now_ms = _now_ms()
-        moving: list[Delivery] = []
+        moving: list[KafkaDelivery] = []
         records: list[Record] = []
         for delivery in due:
             headers = delivery.headers
@@ -159,7 +160,7 @@ class Forwarder:
             try:
                 records.append(released(self._names, self._lanes, delivery.body, headers, now_ms))
             except (KeyError, ValueError):
-                partition, offset, _ = delivery.handle
+                partition, offset = delivery.partition, delivery.offset
                 _log.error(
                     "topic %r, partition %d, offset %d holds no delayed task of Nova's; passed over",
                     partition.topic, partition.number, offset,
@@ -170,7 +171,7 @@ class Forwarder:
         if records:
             self._publish(records).add_done_callback(lambda done: self._moved(moving, done.result()))
 
-    def _moved(self, moving: Sequence[Delivery], outcome: Sequence[PublishError | None]) -> None:
+    def _moved(self, moving: Sequence[KafkaDelivery], outcome: Sequence[PublishError | None]) -> None:
         arrived = [delivery for delivery, error in zip(moving, outcome, strict=True) if error is None]
         failed = [(delivery, error) for delivery, error in zip(moving, outcome, strict=True) if error is not None]
         self._failing = f"delayed tasks cannot be moved: {failed[0][1]}" if failed else None
@@ -184,15 +185,15 @@ class Forwarder:
                     heapq.heappush(self._heap, (again_ms, next(self._serials), delivery))
                 self._changed.notify()
 
-    def _done(self, deliveries: Sequence[Delivery]) -> None:
+    def _done(self, deliveries: Sequence[KafkaDelivery]) -> None:
         self.pump.call(lambda: self._acknowledge(deliveries))
 
-    def _acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+    def _acknowledge(self, deliveries: Sequence[KafkaDelivery]) -> None:
         self.pump.ack(deliveries)
 
     # --- the judge's thread
 
-    def _bring_before_judge(self, delivery: Delivery) -> None:
+    def _bring_before_judge(self, delivery: KafkaDelivery) -> None:
         self._cases.put(delivery)
         if self._judge is None:
             self._judge = threading.Thread(target=self._judge_all, name="nova-kafka-judge", daemon=True)
@@ -215,7 +216,7 @@ class Forwarder:
         if book is not None:
             book.close()
 
-    def _decide(self, case: Delivery, book: LeaseBook) -> None:
+    def _decide(self, case: KafkaDelivery, book: LeaseBook) -> None:
         now_ms = _now_ms()
         headers = dict(case.headers)
         token = headers[ESCROW]
@@ -237,7 +238,7 @@ class Forwarder:
         self._publish(records).add_done_callback(lambda done: self._moved([case], done.result()[:1]))
 
 
-def _release_ms(delivery: Delivery, now_ms: int) -> int:
+def _release_ms(delivery: KafkaDelivery, now_ms: int) -> int:
     """When a delay record moves: never after its due time, whatever the broker's clock says."""
     headers = delivery.headers
     try:

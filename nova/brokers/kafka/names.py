@@ -51,6 +51,11 @@ class Names:
         """The consumer group that forwards delayed tasks."""
         return f"{self.prefix}.delay"
 
+    @property
+    def reader(self) -> str:
+        """What readers of whole topics call themselves; no such consumer group ever has a member or a commit."""
+        return f"{self.prefix}.reader"
+
     def level(self, number: int) -> str:
         """The topic of a delay level, 1 or more."""
         return f"{self.prefix}_DELAY_{number}"

@@ -15,12 +15,38 @@ from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.offset_map import OffsetMap
 from nova.brokers.kafka.tracker import OffsetTracker
 
-__all__ = ["CAREFUL_DEATHS", "CAREFUL_HELD", "SUSPECT_DEATHS", "Partition"]
+__all__ = ["CAREFUL_DEATHS", "CAREFUL_HELD", "SUSPECT_DEATHS", "KafkaDelivery", "Partition"]
 
 SUSPECT_DEATHS = 3
 CAREFUL_DEATHS = 2
 CAREFUL_HELD = 32
 """The most records lent at once while it is not known which of them kills: all of them may become suspects."""
+
+
+class KafkaDelivery(Delivery, gc=False, eq=False, kw_only=True):
+    """A record that is lent.
+
+    Attributes:
+        partition, offset: where it is.
+        deaths: holders that died while it was in escrow.
+    """
+
+    partition: Partition
+    offset: int
+    deaths: int = 0
+
+    def again(self) -> KafkaDelivery:
+        """The same record, lent anew."""
+        return KafkaDelivery(
+            self.topic,
+            self.body,
+            self.headers,
+            timestamp_ms=self.timestamp_ms,
+            suspect=self.suspect,
+            partition=self.partition,
+            offset=self.offset,
+            deaths=self.deaths,
+        )
 
 
 class Partition:
@@ -51,7 +77,7 @@ class Partition:
         self.shown = shown
         self.charged = charged
         self._watchful = watchful
-        self.held: dict[int, Delivery] = {}
+        self.held: dict[int, KafkaDelivery] = {}
         self.held_bytes = 0
         self.dirty = False
         self.marked = False
@@ -88,16 +114,18 @@ class Partition:
 
     def fetch(self, offset: int) -> bool:
         """A record came; False if it is finished already."""
-        if self.tracker is None:
-            self.tracker = OffsetTracker(offset)
+        tracker = self.tracker
+        if tracker is None:
+            tracker = self.tracker = OffsetTracker(offset)
         self.dirty = True
-        return self.tracker.fetch(offset) and offset not in self.held
+        return tracker.fetch(offset) and offset not in self.held
 
-    def lend(self, offset: int, delivery: Delivery) -> None:
+    def lend(self, delivery: KafkaDelivery) -> None:
         """It is handed out now."""
+        offset = delivery.offset
         self.held[offset] = delivery
         self.held_bytes += len(delivery.body)
-        deaths: int = delivery.handle[2]
+        deaths = delivery.deaths
         if self.charged:
             delivery.charges = self.charges[offset] = self.charges.get(offset, deaths) + 1
             return
@@ -116,16 +144,16 @@ class Partition:
             if self._deaths and self.tracker.base >= self._calm_at:
                 self._deaths = 0
 
-    def settle(self, delivery: Delivery) -> bool:
+    def settle(self, delivery: KafkaDelivery) -> bool:
         """It is lent no more; False if it was not."""
-        offset = delivery.handle[1]
+        offset = delivery.offset
         if self.held.get(offset) is not delivery:
             return False
         del self.held[offset]
         self.held_bytes -= len(delivery.body)
         return True
 
-    def drop_unstarted(self) -> list[Delivery]:
+    def drop_unstarted(self) -> list[KafkaDelivery]:
         """Give up what nobody works on; returns what runs.
 
         A task that starts at this very moment runs here and there: a duplicate, never a loss.
@@ -135,7 +163,7 @@ class Partition:
                 delivery.lost = True
                 self.settle(delivery)
                 if self.charged:
-                    self._uncharge(delivery.handle[1])
+                    self._uncharge(delivery.offset)
         return list(self.held.values())
 
     def take_back_charges(self) -> None:

@@ -14,16 +14,20 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from nova.brokers.base import Confirmation
 from nova.brokers.kafka.config import KafkaConfig
-from nova.brokers.kafka.failures import construction_error, publish_error
+from nova.brokers.kafka.failures import construction_error, publish_error, text_of
 from nova.brokers.kafka.records import Record
 from nova.brokers.kafka.settings import producer_settings
 from nova.errors import PublishError
 
 __all__ = ["Pending", "Publisher"]
+
+CALM = 60.0
+"""Seconds after which a failed producer is replaced at once again."""
+REPLACE_MOST = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -45,10 +49,10 @@ class Pending:
         self._expected: int | None = None
         self._once = threading.Lock()
 
-    def report(self, index: int, error: KafkaError | None, _message: object) -> None:
+    def report(self, index: int, error: KafkaError | None, message: Message) -> None:
         """The broker's word on one message."""
         if error is not None:
-            self.outcome[index] = publish_error(self._where, error)
+            self.outcome[index] = publish_error(f"{self._where}: topic {message.topic()!r}", error)
         self._reported += 1
         if self._reported == self._expected:
             self._resolve()
@@ -81,7 +85,9 @@ class Publisher:
         self._config = config
         self._where = where
         self._on_unknown_topic = on_unknown_topic
-        self._fatal = threading.Event()
+        self._fatal: KafkaError | None = None
+        self._replace_wait = 0.0
+        self._replace_at = -CALM
         self._closed = threading.Event()
         self.last_error: KafkaError | None = None
         self._producer = self._build()
@@ -135,22 +141,35 @@ class Publisher:
             return PublishError(f"{self._where}: the driver is closed")
         if error.code() in (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
             self._on_unknown_topic(record.topic)
-        return publish_error(f"{self._where}: topic {record.topic!r}", error)
+        if error.code() == KafkaError._FATAL and self._fatal is not None:
+            error = self._fatal  # why it is fatal
+        refusal = publish_error(f"{self._where}: topic {record.topic!r}", error)
+        refusal.may_be_stored = False  # the client never took it
+        return refusal
 
     def _serve(self) -> None:
         while not self._closed.is_set():
             try:
                 self._producer.poll(0.1)
-                if self._fatal.is_set():
+                if self._fatal is not None and time.monotonic() >= self._replace_at:
                     self._replace()
+            except KafkaException as exc:  # the client raises what is fatal, and does not tell `_note`
+                self._fail(exc.args[0])
             except Exception:  # noqa: BLE001 - a thread's top: without it no publish would ever end
                 _log.exception("%s: serving delivery reports failed, going on", self._where)
                 self._closed.wait(0.2)
 
+    def _fail(self, error: KafkaError) -> None:
+        """Refuse everything with this reason until there is another producer: at once, then after growing waits."""
+        now = time.monotonic()
+        wait = 0.0 if now - self._replace_at > CALM else min(max(2 * self._replace_wait, 0.5), REPLACE_MOST)
+        self._fatal, self._replace_wait, self._replace_at = error, wait, now + wait
+        _log.error("%s: the producer failed and is replaced in %.1f s: %s", self._where, wait, text_of(error))
+
     def _replace(self) -> None:
         """A producer with a fatal error sends nothing any more: what it still held ends as unknown or failed."""
         old, self._producer = self._producer, self._build()
-        self._fatal.clear()
+        self._fatal = None
         old.purge()
         old.flush(1.0)
 
@@ -162,9 +181,6 @@ class Publisher:
             raise construction_error(exc) from exc
 
     def _note(self, error: KafkaError) -> None:
-        self.last_error = error
-        if error.fatal():
-            _log.error("%s: the producer failed and is replaced: %s", self._where, error.str())
-            self._fatal.set()
-        else:
-            _log.info("%s: %s", self._where, error.str())
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.last_error is None:  # the others say why
+            self.last_error = error
+        _log.debug("%s: %s", self._where, error.str())

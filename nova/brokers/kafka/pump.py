@@ -17,10 +17,9 @@ from typing import Any, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from nova.brokers.base import Delivery
 from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.failures import construction_error, is_denied, text_of
-from nova.brokers.kafka.partition import CAREFUL_HELD, Partition
+from nova.brokers.kafka.partition import CAREFUL_HELD, KafkaDelivery, Partition
 from nova.brokers.kafka.records import DEATHS, SENT, decode_headers
 from nova.envelope import GROUP, Headers
 
@@ -48,11 +47,11 @@ class Receiver(Protocol):
         """How many more records are wanted now."""
         ...
 
-    def put(self, deliveries: list[Delivery]) -> None:
+    def put(self, deliveries: list[KafkaDelivery]) -> None:
         """Take these."""
         ...
 
-    def give_away(self, deliveries: list[Delivery], deadline: float) -> list[Delivery]:
+    def give_away(self, deliveries: list[KafkaDelivery], deadline: float) -> list[KafkaDelivery]:
         """Their partition goes to another while they still run: see to it that they run nowhere else.
 
         Returns:
@@ -109,7 +108,7 @@ class Pump:
         self._receiver = receiver
         self._partitions: dict[Place, Partition] = {}
         self._commands: deque[Callable[[], None]] = deque()
-        self._unlent: list[Delivery] = []
+        self._unlent: list[KafkaDelivery] = []
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._full_since: float | None = None
@@ -144,38 +143,30 @@ class Pump:
         if not self._wake.is_set():
             self._wake.set()
 
-    def ack(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+    def ack(self, deliveries: Sequence[KafkaDelivery]) -> list[KafkaDelivery]:
         """On the pump's thread: these are done; returns those it did not hold."""
-        strangers: list[Delivery] = []
+        strangers: list[KafkaDelivery] = []
         done: dict[Partition, list[int]] = {}
         for delivery in deliveries:
-            partition, offset, _ = delivery.handle
+            partition = delivery.partition
             if not partition.over and partition.settle(delivery):
-                done.setdefault(partition, []).append(offset)
+                done.setdefault(partition, []).append(delivery.offset)
             else:
                 strangers.append(delivery)
         for partition, offsets in done.items():
             partition.finish(offsets)
         return strangers
 
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+    def give_back(self, deliveries: Sequence[KafkaDelivery]) -> None:
         """On the pump's thread: lend these again. Kafka cannot take one record back, so they stay in this process."""
-        again: list[Delivery] = []
+        again: list[KafkaDelivery] = []
         for delivery in deliveries:
-            partition, offset, _ = delivery.handle
+            partition = delivery.partition
             if partition.over or not partition.settle(delivery):
                 continue
             if partition.charged:
-                partition.charges[offset] -= 1
-            fresh = Delivery(
-                delivery.topic,
-                delivery.body,
-                delivery.headers,
-                delivery.handle,
-                delivery.timestamp_ms,
-                delivery.suspect,
-            )
-            again.append(fresh)
+                partition.charges[delivery.offset] -= 1
+            again.append(delivery.again())
         if not self._closing.is_set():
             self._lend(again)
 
@@ -257,7 +248,7 @@ class Pump:
 
     def _take(self, messages: list[Message]) -> None:
         partitions, group = self._partitions, self._options.group
-        fresh: list[Delivery] = []
+        fresh: list[KafkaDelivery] = []
         for message in messages:
             error = message.error()
             if error is not None:
@@ -273,9 +264,19 @@ class Pump:
             if value is None or (group is not None and not self._is_mine(partition, headers)):
                 partition.finish((offset,))
                 continue
-            deaths = headers.pop(DEATHS, "0") if group is not None else "0"
-            handle = (partition, offset, int(deaths) if deaths.isdigit() else 0)
-            fresh.append(Delivery(partition.shown, value, headers, handle, message.timestamp()[1]))
+            deaths = headers.pop(DEATHS, None) if group is not None else None
+            fresh.append(
+                KafkaDelivery(
+                    partition.shown,
+                    value,
+                    headers,
+                    None,
+                    message.timestamp()[1],
+                    partition=partition,
+                    offset=offset,
+                    deaths=_number(deaths) if deaths else 0,
+                )
+            )
         self._denied = None
         self._lend(fresh)
 
@@ -306,14 +307,13 @@ class Pump:
                 self._options.where, partition.topic, partition.number, missing, offset,
             )  # fmt: skip
 
-    def _lend(self, deliveries: list[Delivery]) -> None:
+    def _lend(self, deliveries: list[KafkaDelivery]) -> None:
         """Hand out, after the commit that must come first where one must."""
         if not deliveries:
             return
-        touched = {delivery.handle[0] for delivery in deliveries}
+        touched = {delivery.partition for delivery in deliveries}
         for delivery in deliveries:
-            partition, offset, _ = delivery.handle
-            partition.lend(offset, delivery)
+            delivery.partition.lend(delivery)
         unmarked = [partition for partition in touched if partition.needs_mark]
         if unmarked and not self._commit_now(unmarked):
             self._unlent += deliveries
@@ -328,7 +328,7 @@ class Pump:
             return
         waiting = [delivery for delivery in self._unlent if not delivery.lost]
         self._unlent = []
-        unmarked = [partition for partition in {d.handle[0] for d in waiting} if partition.needs_mark]
+        unmarked = [partition for partition in {d.partition for d in waiting} if partition.needs_mark]
         if unmarked and not self._commit_now(unmarked):
             self._unlent = waiting
             return
@@ -470,7 +470,7 @@ class Pump:
             if (partition := self._partitions.get((place.topic, place.partition))) is not None
         ]
         if not self._closing.is_set():
-            self._unlent = [d for d in self._unlent if d.handle[0] not in leaving]
+            self._unlent = [d for d in self._unlent if d.partition not in leaving]
             deadline = time.monotonic() + self._options.revoke_grace
             while sum(len(partition.drop_unstarted()) for partition in leaving) and time.monotonic() < deadline:
                 self._wake.wait(0.01)
@@ -535,9 +535,11 @@ class Pump:
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
             _log.debug("%s: topic %r does not exist (yet)", self._options.where, topic)
         elif is_denied(error):
-            self._denied = f"topic {topic!r}: {text_of(error)}" if topic else text_of(error)
+            denied = f"topic {topic!r}: {text_of(error)}" if topic else text_of(error)
+            if denied != self._denied:  # each partition says it
+                _log.error("%s: %s: %s", self._options.where, self._options.name, denied)
+            self._denied = denied
             self.trouble = f"{self._options.where}: {self._denied}"
-            _log.error("%s: %s: %s", self._options.where, self._options.name, self._denied)
         else:
             _log.warning("%s: %s: %s", self._options.where, self._options.name, text_of(error))
             self._doubt = error.str()
@@ -552,3 +554,7 @@ class Pump:
         else:
             self._doubt = None
             self.trouble = None if self._denied is None else f"{self._options.where}: {self._denied}"
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0

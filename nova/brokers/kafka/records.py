@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from nova.brokers.base import Message
 from nova.brokers.kafka.delay_lanes import DelayLanes
@@ -44,9 +45,8 @@ _OWN = (HOLD, DUE, TARGET, KEY, ESCROW)
 ANY_PARTITION = -1
 
 
-@dataclass(slots=True)
-class Record:
-    """What is produced. Not frozen for speed; nobody changes one."""
+class Record(msgspec.Struct, gc=False):
+    """What is produced. A struct for speed; nobody changes one."""
 
     topic: str
     key: str | None

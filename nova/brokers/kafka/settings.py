@@ -8,6 +8,9 @@ second whenever the queue is full (measured: 4,500 records/s with the default, 2
 from __future__ import annotations
 
 import logging
+import re
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +23,34 @@ __all__ = ["HEADROOM_BYTES", "admin_settings", "consumer_settings", "producer_se
 HEADROOM_BYTES = 256 << 10
 """What a record may hold beside its body: headers, metadata, the error of a dead letter."""
 
+SAID_AGAIN_AFTER = 30.0
+"""Seconds for which a line of the client is not repeated: it logs every attempt to connect, many a second."""
+
+
+class _Calm(logging.Filter):
+    """Lets a line of librdkafka through once in a while, whatever numbers stand in it. Any thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it was not said lately. What the client calls an error it recovers from by itself: a warning."""
+        text, now = re.sub(r"\d+", "0", record.getMessage()), time.monotonic()
+        with self._lock:
+            if now - self._said.get(text, -SAID_AGAIN_AFTER) < SAID_AGAIN_AFTER:
+                return False
+            if len(self._said) >= 1000:
+                self._said.clear()
+            self._said[text] = now
+        if record.levelno > logging.WARNING:
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
 _client_log = logging.getLogger("nova.brokers.kafka.client")
+_client_log.addFilter(_Calm())
 
 OnError = Callable[[KafkaError], None]
 
@@ -82,11 +112,11 @@ def consumer_settings(config: KafkaConfig, on_error: OnError, group: str) -> dic
     }
 
 
-def reader_settings(config: KafkaConfig, on_error: OnError) -> dict[str, Any]:
-    """A reader of whole topics, in no group (librdkafka wants a name all the same)."""
+def reader_settings(config: KafkaConfig, on_error: OnError, group: str) -> dict[str, Any]:
+    """A reader of whole topics: it joins no group, but librdkafka asks for the coordinator of one, and for the right to."""
     return {
         **_fetching(config, on_error),
-        "group.id": "nova-reader",
+        "group.id": group,
         "auto.offset.reset": "error",
         # The broker answers one request of a connection after the other: a question would wait for an idle fetch.
         "fetch.wait.max.ms": 10,

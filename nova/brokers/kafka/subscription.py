@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from nova.brokers.base import Delivery
 from nova.brokers.kafka.escrow import Escrow, Lease
+from nova.brokers.kafka.partition import KafkaDelivery
 from nova.brokers.kafka.pump import Pump, PumpOptions
 from nova.errors import BrokerUnavailable
 
@@ -31,14 +32,14 @@ class KafkaSubscription:
         self._prefetch = prefetch
         self._escrow = escrow
         self._escrow_after = escrow_after
-        self._stock: dict[str, deque[Delivery]] = {}
+        self._stock: dict[str, deque[KafkaDelivery]] = {}
         self._turn: deque[str] = deque()
         self._stocked = 0
         self._stocked_bytes = 0
         self._arrived = threading.Condition()
         self._closed = False
-        self._running: dict[Delivery, float] = {}
-        self._leases: dict[Delivery, Lease] = {}
+        self._running: dict[KafkaDelivery, float] = {}
+        self._leases: dict[KafkaDelivery, Lease] = {}
         self._pump = Pump(options, self)
         self._pump.start()
 
@@ -66,12 +67,12 @@ class KafkaSubscription:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Told to the pump; committed within `COMMIT_EVERY`."""
-        mine = list(deliveries)
+        mine = _own(deliveries)
         self._pump.call(lambda: self._settle(mine))
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Lent again by this process: Kafka takes no single record back."""
-        mine = list(deliveries)
+        mine = _own(deliveries)
         self._pump.call(lambda: self._pump.give_back(mine))
 
     def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -99,7 +100,7 @@ class KafkaSubscription:
         held = sum(len(partition.held) for partition in self._pump.partitions())
         return min(STOCK - self._stocked, self._prefetch - held)
 
-    def put(self, deliveries: list[Delivery]) -> None:
+    def put(self, deliveries: list[KafkaDelivery]) -> None:
         """Into the stock."""
         with self._arrived:
             for delivery in deliveries:
@@ -112,10 +113,10 @@ class KafkaSubscription:
             self._stocked += len(deliveries)
             self._arrived.notify()
 
-    def give_away(self, deliveries: list[Delivery], deadline: float) -> list[Delivery]:
+    def give_away(self, deliveries: list[KafkaDelivery], deadline: float) -> list[KafkaDelivery]:
         """Into the escrow, and wait for it."""
         leases = {delivery: self._escrow.take_over(delivery) for delivery in deliveries}
-        managed: list[Delivery] = []
+        managed: list[KafkaDelivery] = []
         for delivery, lease in leases.items():
             if lease.wait(max(0.0, deadline - time.monotonic())):
                 self._leases[delivery] = lease
@@ -125,7 +126,7 @@ class KafkaSubscription:
     def tick(self) -> None:
         """Look for tasks that run long; renew what is in escrow."""
         now = time.monotonic()
-        running: dict[Delivery, float] = {}
+        running: dict[KafkaDelivery, float] = {}
         for partition in self._pump.partitions():
             for delivery in partition.held.values():
                 if delivery.started:
@@ -135,16 +136,16 @@ class KafkaSubscription:
             if now - since >= self._escrow_after:
                 self._begin_escrow(delivery)
         for delivery, lease in list(self._leases.items()):
-            if lease.is_taken and delivery.handle[0].settle(delivery):
-                delivery.handle[0].finish((delivery.handle[1],))
+            if lease.is_taken and delivery.partition.settle(delivery):
+                delivery.partition.finish((delivery.offset,))
             lease.renew()
 
-    def _begin_escrow(self, delivery: Delivery) -> None:
+    def _begin_escrow(self, delivery: KafkaDelivery) -> None:
         lease = self._leases.get(delivery)
         if lease is None or lease.has_failed:
             self._leases[delivery] = self._escrow.take_over(delivery)
 
-    def _settle(self, deliveries: list[Delivery]) -> None:
+    def _settle(self, deliveries: list[KafkaDelivery]) -> None:
         self._pump.ack(deliveries)
         for delivery in deliveries if self._leases else ():
             lease = self._leases.pop(delivery, None)
@@ -167,3 +168,7 @@ class KafkaSubscription:
                     taken.append(delivery)
                     share -= 1
         return taken
+
+
+def _own(deliveries: Sequence[Delivery]) -> list[KafkaDelivery]:
+    return [delivery for delivery in deliveries if isinstance(delivery, KafkaDelivery)]

@@ -37,6 +37,9 @@ class OffsetTracker:
         Offsets never come out of order; those left out do not exist (compacted, deleted, transaction markers) and count as
         finished, or the base would stop at them for ever.
         """
+        if offset == self.next and not self._done:
+            self.next = offset + 1
+            return True
         if offset > self.next:
             self._skip_to(offset)
         if offset >= self.next:
