@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: run a suite, print its tables, keep everything as JSON; exit 1 if a task was lost or doubled."""
+"""`python -m benchmarks`: run suites, print their tables, keep everything as JSON; exit 1 if a task was lost or doubled."""
 
 from __future__ import annotations
 
@@ -7,48 +7,73 @@ import dataclasses
 import json
 import os
 import platform
-import sqlite3
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from benchmarks import embedded
-from benchmarks.peers import HUEY, cache_directory
-from benchmarks.samples import ROOT, Results
+from benchmarks import embedded, kafka
+from benchmarks.peers import cache_directory
+from benchmarks.samples import ROOT, Absent, Results
 
-SUITES: dict[str, Callable[[int, int], tuple[Results, str, dict[str, Any]]]] = {"embedded": embedded.run}
+SUITES: dict[str, ModuleType] = {"embedded": embedded, "kafka": kafka}
+"""Each has `DEFAULT_TASKS`, `versions()` and `run(tasks, rounds)`."""
 
 
 def main() -> int:
     arguments = _parse()
     environment = _environment()
-    results, report, more = SUITES[arguments.suite](arguments.tasks, arguments.rounds)
-    print(_heading(arguments.suite, environment), report, sep="\n\n")
-    samples = {name: [dataclasses.asdict(s) for s in found] for name, found in results.samples.items()}
-    kept = {"suite": arguments.suite, "environment": environment, "samples": samples, **more}
+    print(_heading(environment), flush=True)
+    kept: dict[str, Any] = {"environment": environment, "suites": {}}
+    void: list[str] = []
+    for name in [arguments.suite] if arguments.suite else SUITES:
+        try:
+            results, kept["suites"][name] = _run(name, arguments)
+        except Absent as exc:
+            print(f"\n{name}: not measured: {exc}", flush=True)
+            if arguments.suite:
+                return 1
+        else:
+            void += results.void
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
-    if results.void:
-        print(f"\nVOID, tasks were lost or handled twice: {', '.join(results.void)}", file=sys.stderr)
+    if void:
+        print(f"\nVOID, tasks were lost or handled twice: {', '.join(void)}", file=sys.stderr)
         return 1
     return 0
 
 
+def _run(name: str, arguments: argparse.Namespace) -> tuple[Results, dict[str, Any]]:
+    """Run a suite and print what it found; returns it, and what is kept of it."""
+    suite = SUITES[name]
+    tasks = arguments.tasks or suite.DEFAULT_TASKS
+    results, report, more = suite.run(tasks, arguments.rounds)
+    versions = suite.versions()
+    print(
+        f"\n{name}: {', '.join(f'{what} {number}' for what, number in versions.items())}",
+        report,
+        sep="\n\n",
+        flush=True,
+    )
+    samples = {what: [dataclasses.asdict(sample) for sample in found] for what, found in results.samples.items()}
+    return results, {"tasks": tasks, "versions": versions, "samples": samples, **more}
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Nova and its peers in one run.")
-    parser.add_argument("--suite", choices=SUITES, default="embedded")
-    parser.add_argument("--tasks", type=int, default=20_000, help="tasks of each run (default 20000)")
+    parser.add_argument("--suite", choices=SUITES, help="one suite; without it all that this machine can run")
+    defaults = ", ".join(f"{name} {suite.DEFAULT_TASKS}" for name, suite in SUITES.items())
+    parser.add_argument("--tasks", type=int, help=f"tasks of each run (default: {defaults})")
     parser.add_argument("--rounds", type=int, default=3, help="how often each thing is measured (default 3)")
     default = ROOT / "build" / "benchmarks.json"
     parser.add_argument("--json", type=Path, default=default, help="where the raw numbers go (build/benchmarks.json)")
     arguments = parser.parse_args()
-    if arguments.tasks < 100 or arguments.rounds < 1:
+    if (arguments.tasks is not None and arguments.tasks < 100) or arguments.rounds < 1:
         parser.error("expected at least 100 tasks and 1 round")
     return arguments
 
@@ -57,12 +82,7 @@ def _environment() -> dict[str, Any]:
     return {
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "versions": {
-            "nova": version("nova-taskqueue"),
-            "python": platform.python_version(),
-            "sqlite": sqlite3.sqlite_version,
-            HUEY.name: HUEY.version,
-        },
+        "versions": {"nova": version("nova-taskqueue"), "python": platform.python_version()},
         "machine": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
@@ -83,10 +103,10 @@ def _fdatasync_us() -> float:
     return round(1e6 * statistics.median(times), 1)
 
 
-def _heading(suite: str, environment: dict[str, Any]) -> str:
+def _heading(environment: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     return (
-        f"Nova benchmarks: {suite}, {environment['date']}\n{environment['command']}\n{versions}\n"
+        f"Nova benchmarks, {environment['date']}\n{environment['command']}\n{versions}\n"
         f"{environment['machine']}, {environment['cores']} cores, load {environment['load']:.2f} at the start, "
         f"a 4 KiB fdatasync {environment['fdatasync_us']:g} µs"
     )

@@ -8,6 +8,7 @@ threads gets the same one.
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import statistics
 import sys
 import tempfile
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import HUEY, cache_directory
-from benchmarks.report import Ratio, percentile, rate_rows, ratio_rows, table, verdict
+from benchmarks.report import Ratio, percentile, rate_rows, ratio_data, ratio_rows, table, verdict
 from benchmarks.samples import Results, Sample, measure, spawn
 
-__all__ = ["run"]
+__all__ = ["DEFAULT_TASKS", "run", "versions"]
 
+DEFAULT_TASKS = 20_000
 HUEY_THREADS = (1, 4)
 COST_TASKS = 100_000
 COST_MOST = 20.0
@@ -113,6 +115,11 @@ class Round:
         self._results.add(name, sample)
 
 
+def versions() -> dict[str, str]:
+    """What takes part, beside Nova and Python."""
+    return {"sqlite": sqlite3.sqlite_version, HUEY.name: HUEY.version}
+
+
 def run(tasks: int, rounds: int) -> tuple[Results, str, dict[str, Any]]:
     """All rounds; returns the results, the report, and what else belongs into the JSON."""
     python = HUEY.python()
@@ -127,15 +134,8 @@ def run(tasks: int, rounds: int) -> tuple[Results, str, dict[str, Any]]:
             Round(results, Path(directory), tasks, python).run(backwards=number % 2 == 1)
         parts.append(spawn("worker_cost", "parts", COST_TASKS))
     part = {name: statistics.median(found[name] for found in parts) for name in parts[0]}
-    judged = {
-        f"{ratio.what} / {ratio.against}": {
-            "rounds": ratio.rounds(results),
-            "median": statistics.median(ratio.rounds(results)),
-            "bounds": ratio.bounds,
-        }
-        for ratio in ratios()
-    }
-    return results, _report(results, part), {"ratios": judged, "worker_parts_us": parts}
+    more = {"ratios": ratio_data(results, ratios()), "worker_parts_us": parts}
+    return results, _report(results, part), more
 
 
 def _report(results: Results, parts: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""What every runner on Kafka asks of the broker itself, and by the same means: topics, ends, committed offsets.
+"""What the suite and its runners ask of Kafka itself, by the same means for everybody: topics, their ends, what is committed.
 
 Standard library and confluent-kafka only: FastStream's runner imports this from its own environment.
 """
@@ -6,29 +6,30 @@ Standard library and confluent-kafka only: FastStream's runner imports this from
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from benchmarks.workload import STALL
 
-__all__ = ["PARTITIONS", "Watch", "delete_topics", "make_topic"]
+__all__ = ["PARTITIONS", "Watch", "answers", "delete_topics", "make_topic"]
 
 PARTITIONS = 6
-"""Of every topic, Nova's default."""
+"""Of every topic; Nova's default."""
 ASK_EVERY = 0.01
 TIMEOUT = 30.0
 
 
 class Watch:
-    """Reads how far a consumer group has committed a topic, as the broker tells it."""
+    """Reads what a topic holds and how far a consumer group has committed it, as the broker tells."""
 
     def __init__(self, address: str, topic: str, group: str = "") -> None:
-        self._admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+        self._admin = _admin(address)
         self._places = [TopicPartition(topic, number) for number in range(PARTITIONS)]
         self._group = group
-        self._admin.list_topics(timeout=TIMEOUT)  # connects, so that the first question asked takes no longer
+        self._admin.list_topics(
+            timeout=TIMEOUT
+        )  # connects now, so that the first question takes no longer than the next
 
     def stored(self) -> int:
         """Records in the topic."""
@@ -42,7 +43,7 @@ class Watch:
         return sum(max(0, place.offset) for place in found.topic_partitions)
 
     def until_committed(self, records: int) -> None:
-        """Return when the broker has the group's commit of that many records; give up when nothing moves any more."""
+        """Return when the broker has that many records as committed, or when nothing has moved for `STALL` seconds."""
         best, since = -1, time.monotonic()
         while (now := self.committed()) < records:
             if now > best:
@@ -52,9 +53,17 @@ class Watch:
             time.sleep(ASK_EVERY)
 
 
+def answers(address: str) -> bool:
+    """Whether a broker is there."""
+    try:
+        return bool(_admin(address).list_topics(timeout=5).brokers)
+    except Exception:  # noqa: BLE001 - whatever it is, nobody answers
+        return False
+
+
 def make_topic(address: str, topic: str) -> None:
-    """Make a topic, and wait until each partition has a leader."""
-    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+    """Make a topic and return when each partition has a leader."""
+    admin = _admin(address)
     admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(TIMEOUT)
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
@@ -64,10 +73,14 @@ def make_topic(address: str, topic: str) -> None:
         time.sleep(0.02)
 
 
-def delete_topics(address: str, prefixes: Sequence[str]) -> None:
-    """Delete what a suite has made."""
-    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
-    topics = [topic for topic in admin.list_topics(timeout=TIMEOUT).topics if topic.startswith(tuple(prefixes))]
+def delete_topics(address: str, prefix: str) -> None:
+    """Delete what begins with a prefix."""
+    admin = _admin(address)
+    topics = [topic for topic in admin.list_topics(timeout=TIMEOUT).topics if topic.startswith(prefix)]
     if topics:
         for deleted in admin.delete_topics(topics, operation_timeout=TIMEOUT).values():
             deleted.result(TIMEOUT)
+
+
+def _admin(address: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": address, "log_level": 0})

@@ -9,15 +9,27 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["HUEY", "Peer", "cache_directory"]
+__all__ = ["FASTSTREAM", "HUEY", "Peer", "cache_directory"]
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A package from PyPI at one version."""
+    """A package from PyPI at one version.
+
+    Attributes:
+        extra: one of its extras, empty for none.
+        beside: what else it gets, each as `name==version`.
+    """
 
     name: str
     version: str
+    extra: str = ""
+    beside: tuple[str, ...] = ()
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """What pip is told."""
+        return (f"{self.name}{f'[{self.extra}]' if self.extra else ''}=={self.version}", *self.beside)
 
     def python(self) -> str:
         """The interpreter of its environment, made now if it is missing (pip needs the network once).
@@ -29,18 +41,21 @@ class Peer:
         home = cache_directory() / "peers" / tag
         python = home / "bin" / "python"
         complete = home / "complete"
-        if complete.exists() and python.exists():
+        wanted = "\n".join(self.requirements)
+        if complete.exists() and python.exists() and complete.read_text(encoding="utf-8") == wanted:
             return str(python)
         print(f"installing {self.name} {self.version} into its own environment …", file=sys.stderr, flush=True)
         venv.create(home, with_pip=True, clear=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", f"{self.name}=={self.version}"]
+        command = [str(python), "-m", "pip", "install", "--quiet", *self.requirements]
         if subprocess.run(command, check=False).returncode:
-            raise SystemExit(f"benchmarks: pip could not install {self.name}=={self.version}; is there a network?")
-        complete.touch()
+            raise SystemExit(f"benchmarks: pip could not install {' '.join(self.requirements)}; is there a network?")
+        complete.write_text(wanted, encoding="utf-8")
         return str(python)
 
 
 HUEY = Peer("huey", "3.5.4")
+FASTSTREAM = Peer("faststream", "0.7.8", "confluent", ("confluent-kafka==2.16.1", "orjson==3.13.0", "uvloop==0.23.0"))
+"""With the client library that Nova is measured with, and what makes it fastest: it takes orjson where that is installed."""
 
 
 def cache_directory() -> Path:

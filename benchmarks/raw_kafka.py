@@ -1,12 +1,14 @@
-"""Runner: the ceiling, confluent-kafka alone. `python -m benchmarks.raw_kafka HOW ADDRESS TOPIC TASKS`.
+"""Runner: the ceiling, confluent-kafka alone. `python -m benchmarks.raw_kafka HOW ADDRESS TOPIC TASKS [SIZE]`.
 
-The producer is as safe as Nova's (idempotent, all replicas); a record has a key, three headers and a delivery report.
+The producer promises what Nova's does (idempotent, confirmed by all replicas); the rest are librdkafka's defaults. A record
+has a key, three headers and a delivery report. Bodies are encoded and decoded by msgspec, as in Nova.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -23,49 +25,46 @@ COMMIT_EVERY = 0.25
 encode = msgspec.json.encode
 decode = msgspec.json.decode
 
+Rows = Sequence[dict[str, Any]]
+
 
 def produce(address: str, topic: str, tasks: int) -> None:
-    """As many as fit into the client's buffer, then the reports of the rest."""
-    producer = _producer(address)
-    make_topic(address, topic)
-    confirmed = 0
+    """Everything into the client's buffer, then the reports of what is still under way."""
 
-    def report(error: KafkaError | None, _: Message) -> None:
-        nonlocal confirmed
-        confirmed += error is None
-
-    rows = workload.bodies(tasks)
-    producer.list_topics(topic, timeout=10)
-    start, cpu = time.perf_counter(), time.process_time()
-    for number, body in enumerate(rows):
-        producer.produce(topic, encode(body), str(number), headers=_headers(number), on_delivery=report)
-        producer.poll(0)
-    producer.flush()
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    assert Watch(address, topic).stored() == confirmed
-    workload.answer(tasks, seconds, range(confirmed), cpu_seconds=cpu)
-
-
-def produce_flush(address: str, topic: str, tasks: int) -> None:
-    """One at a time, each confirmed before the next."""
-    producer = _producer(address)
-    make_topic(address, topic)
-    times: list[float] = []
-    rows = workload.bodies(tasks)
-    producer.list_topics(topic, timeout=10)
-    begin, cpu = time.perf_counter(), time.process_time()
-    for number, body in enumerate(rows):
-        start = time.perf_counter()
-        producer.produce(topic, encode(body), str(number), headers=_headers(number), on_delivery=lambda *_: None)
+    def send(producer: Producer, rows: Rows) -> None:
+        _produce(producer, topic, rows)
         producer.flush()
-        times.append(1000 * (time.perf_counter() - start))
-    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    stored = Watch(address, topic).stored()
-    workload.answer(tasks, seconds, range(stored), cpu_seconds=cpu, ms=times)
+
+    _send(address, topic, tasks, send, {})
+
+
+def produce_chunks(address: str, topic: str, tasks: int, size: int) -> None:
+    """As `enqueue_batch` promises it: a chunk is confirmed before the next one is sent."""
+
+    def send(producer: Producer, rows: Rows) -> None:
+        for chunk in workload.chunks(rows, size):
+            _produce(producer, topic, chunk)
+            producer.flush()
+
+    _send(address, topic, tasks, send, {})
+
+
+def produce_one(address: str, topic: str, tasks: int) -> None:
+    """One at a time: `produce`, then `flush`."""
+    times: list[float] = []
+
+    def send(producer: Producer, rows: Rows) -> None:
+        for body in rows:
+            start = time.perf_counter()
+            _produce(producer, topic, (body,))
+            producer.flush()
+            times.append(1000 * (time.perf_counter() - start))
+
+    _send(address, topic, tasks, send, {"ms": times})
 
 
 def handle(address: str, topic: str, tasks: int) -> None:
-    """`consume` in chunks, decode, commit every quarter of a second; the clock runs from the first record."""
+    """`consume` in chunks, decode, commit every quarter of a second."""
     watch = Watch(address, topic, GROUP)
     settings: dict[str, Any] = {
         "bootstrap.servers": address,
@@ -73,35 +72,64 @@ def handle(address: str, topic: str, tasks: int) -> None:
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
     }
+    tally = workload.Tally()
     consumer = Consumer(settings)
     consumer.subscribe([topic])
-    begin, cpu = time.perf_counter(), time.process_time()
-    seen: list[int] = []
-    start = last_commit = 0.0
-    while len(seen) < tasks and time.perf_counter() - begin < workload.STALL:
+    progress = last_commit = time.monotonic()
+    while len(tally.seen) < tasks and time.monotonic() - progress < workload.STALL:
         messages = consumer.consume(CHUNK, 0.05)
-        now = time.perf_counter()
-        if messages and not seen:
-            start = last_commit = now
-        seen += [decode(message.value() or b"")["n"] for message in messages if message.error() is None]
-        if seen and now - last_commit > COMMIT_EVERY:
+        now = time.monotonic()
+        if not messages:
+            continue
+        progress = now
+        tally.many([decode(message.value() or b"")["n"] for message in messages if message.error() is None])
+        if now - last_commit > COMMIT_EVERY:
             last_commit = now
             consumer.commit(asynchronous=True)
+    tally.handled()
     consumer.commit(asynchronous=False)
-    watch.until_committed(len(seen))
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    watch.until_committed(tasks)
+    tally.answer(tasks)
     consumer.close()
-    workload.answer(tasks, seconds, seen, cpu_seconds=cpu, start_seconds=start - begin)
 
 
-def _producer(address: str) -> Producer:
-    return Producer({"bootstrap.servers": address, "enable.idempotence": True, "acks": "all", "queue.buffering.max.messages": 1_000_000})
+def _send(
+    address: str, topic: str, tasks: int, send: Callable[[Producer, Rows], None], details: dict[str, Any]
+) -> None:
+    make_topic(address, topic)
+    producer = Producer({"bootstrap.servers": address, "enable.idempotence": True, "acks": "all"})
+    producer.list_topics(topic, timeout=10)
+    rows = workload.bodies(tasks)
+    start, cpu = time.perf_counter(), time.process_time()
+    send(producer, rows)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    stored = Watch(address, topic).stored()
+    workload.answer(tasks, seconds, workload.numbered(stored, tasks), cpu_seconds=cpu, **details)
 
 
-def _headers(number: int) -> list[tuple[str, str]]:
-    return [("content-type", "application/json"), ("id", str(number)), ("attempt", "1")]
+def _produce(producer: Producer, topic: str, rows: Rows) -> None:
+    for body in rows:
+        number = str(body["n"])
+        headers = [("content-type", "application/json"), ("id", number), ("attempt", "1")]
+        while True:
+            try:
+                producer.produce(topic, encode(body), number, headers=headers, on_delivery=_report)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        producer.poll(0)
+
+
+def _report(error: KafkaError | None, _: Message) -> None:
+    if error is not None:
+        raise RuntimeError(error.str())
 
 
 if __name__ == "__main__":
-    how = {"produce": produce, "produce_flush": produce_flush, "handle": handle}
-    how[sys.argv[1]](sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    how: dict[str, Callable[..., None]] = {
+        "produce": produce,
+        "produce_chunks": produce_chunks,
+        "produce_one": produce_one,
+        "handle": handle,
+    }
+    how[sys.argv[1]](sys.argv[2], sys.argv[3], *map(int, sys.argv[4:]))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
-from benchmarks.samples import Results
+from benchmarks.samples import Results, Sample
 
-__all__ = ["Ratio", "percentile", "ratio_rows", "rate_rows", "table", "verdict"]
+__all__ = ["Ratio", "percentile", "rate_rows", "ratio_data", "ratio_rows", "table", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,8 @@ class Ratio:
 
     Attributes:
         bounds: what is asked of it, and what is asked of it next; none = printed only.
+        value: what is compared, where it is not the rate.
+        at_most: whether less is better.
     """
 
     what: str
@@ -24,11 +28,13 @@ class Ratio:
     against: str
     others: tuple[str, ...]
     bounds: tuple[float, ...] = ()
+    value: Callable[[Sample], float] = attrgetter("rate")
+    at_most: bool = False
 
     def rounds(self, results: Results) -> list[float]:
         """One ratio a round."""
-        ours = results.of_rounds((self.ours,), lambda sample: sample.rate)
-        others = results.of_rounds(self.others, lambda sample: sample.rate)
+        ours = results.of_rounds((self.ours,), self.value)
+        others = results.of_rounds(self.others, self.value)
         return [a / b for a, b in zip(ours, others, strict=True)]
 
 
@@ -64,9 +70,22 @@ def ratio_rows(results: Results, ratios: Sequence[Ratio]) -> list[list[str]]:
     for ratio in ratios:
         rounds = ratio.rounds(results)
         median = statistics.median(rounds)
-        judged = "; then ".join(verdict(median, bound) for bound in ratio.bounds) or "no bound"
+        verdicts = [verdict(median, bound, at_most=ratio.at_most) for bound in ratio.bounds]
+        judged = "; then ".join(verdicts) or "no bound"
         rows.append([ratio.what, ratio.against, " ".join(f"{r:.2f}" for r in rounds), f"{median:.2f}", judged])
     return rows
+
+
+def ratio_data(results: Results, ratios: Sequence[Ratio]) -> dict[str, Any]:
+    """The ratios as data, for the JSON."""
+    return {
+        f"{ratio.what} / {ratio.against}": {
+            "rounds": (rounds := ratio.rounds(results)),
+            "median": statistics.median(rounds),
+            "at most" if ratio.at_most else "bounds": ratio.bounds,
+        }
+        for ratio in ratios
+    }
 
 
 def percentile(values: Sequence[float], share: float) -> float:

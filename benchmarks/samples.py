@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Results", "Sample", "measure", "spawn"]
+__all__ = ["Absent", "Results", "Sample", "measure", "spawn"]
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 900.0
 """Seconds after which a runner is killed."""
+
+
+class Absent(Exception):
+    """What a suite is about is not to be had on this machine; the message says why, and the way out."""
 
 
 @dataclass(frozen=True, slots=True)

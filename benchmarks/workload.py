@@ -27,6 +27,53 @@ def chunks(items: Sequence[dict[str, Any]], size: int = BATCH) -> Iterable[Seque
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
+class Tally:
+    """Notes the tasks a worker was handed; the clock starts with the first of them.
+
+    What a worker has to do before is measured apart: joining a consumer group costs a fixed time that has nothing to do with
+    its rate.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self._begun = self._first = self._last = time.perf_counter()
+        self._cpu = 0.0
+
+    def one(self, number: int) -> None:
+        """A task was handed over."""
+        if not self.seen:
+            self._start()
+        self.seen.append(number)
+
+    def many(self, numbers: list[int]) -> None:
+        """Several were."""
+        if not self.seen:
+            self._start()
+        self.seen += numbers
+
+    def handled(self) -> None:
+        """All were, but the broker may not know yet."""
+        self._last = time.perf_counter()
+
+    def answer(self, tasks: int, **details: Any) -> None:
+        """The broker knows: stop the clock and answer."""
+        end, cpu = time.perf_counter(), time.process_time() - self._cpu
+        details |= {
+            "cpu_seconds": cpu,
+            "start_seconds": self._first - self._begun,
+            "last_commit_seconds": end - self._last,
+        }
+        answer(tasks, end - self._first, self.seen, **details)
+
+    def _start(self) -> None:
+        self._first, self._cpu = time.perf_counter(), time.process_time()
+
+
+def numbered(stored: int, tasks: int) -> list[int]:
+    """As `seen` of a run that can only count what is stored: too few are lost ones, too many are doubled ones."""
+    return [min(number, tasks - 1) for number in range(stored)]
+
+
 def wait_for(progress: Callable[[], int], wanted: int) -> None:
     """Return when `progress()` has reached `wanted`, or has not moved for `STALL` seconds."""
     best, since = -1, time.monotonic()

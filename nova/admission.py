@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from nova.brokers.base import Delivery
 from nova.clock import Clock
 from nova.codecs import Codec, find_codec
-from nova.envelope import CODEC, TARGET, read_envelope
+from nova.envelope import CODEC, ID, TARGET, TASK_TYPE, read_envelope
 from nova.errors import ConfigError, DecodeError
 from nova.outcomes import Outcomes
 from nova.received import ReceivedTask
@@ -78,6 +78,8 @@ class Admission:
         except Exception as exc:  # a codec of the user's: whatever it raises, these bytes cannot be read
             raise DecodeError(f"the codec {name!r} raised {type(exc).__name__}: {exc}") from exc
         envelope = read_envelope(headers, content)
+        if ID not in headers:  # a foreign producer's, whose body alone names it: the copies made of it must say it too
+            delivery.headers = headers = {**headers, ID: envelope.task_id, TASK_TYPE: envelope.type}
         try:
             queue, _ = self._topics.read(headers.get(TARGET) or delivery.topic)
         except ConfigError as exc:

@@ -46,6 +46,11 @@ class Workers:
         lines = (line.split() for line in self._log.read_text(encoding="utf-8").splitlines())
         return Counter(line[1] for line in lines if len(line) > 1 and line[0] == event)
 
+    def lines(self, event: str) -> list[list[str]]:
+        """The words behind an event; the last two are the process id and the time."""
+        lines = (line.split() for line in self._log.read_text(encoding="utf-8").splitlines())
+        return [line[1:] for line in lines if len(line) > 3 and line[0] == event]
+
     def at_stake(self, pid: int, killed: float, window: float) -> tuple[int, int]:
         """What a process was running when it was killed, and what it had finished in the `window` seconds before."""
         started: set[str] = set()

@@ -31,6 +31,8 @@ def handle(queue: TaskQueue, write: Callable[..., None]) -> None:
     """Short tasks; `exit` kills the process, `fail` fails once, `hold` runs for ten minutes."""
 
     def run(task: ReceivedTask) -> None:
+        if task.due_at is not None:
+            write("late", task.id, time.time() - task.due_at.timestamp())
         write("start", task.id, task.run)
         if task.type == "exit":
             os._exit(1)

@@ -195,7 +195,10 @@ def test_secrets_are_in_no_error_of_the_code_or_a_file() -> None:
         ("kafka://a:1,b:2?partitions=3", KafkaConfig(bootstrap_servers="a:1,b:2", partitions=3)),
         ("kafka://a:1/", KafkaConfig(bootstrap_servers="a:1")),
         ("kafka://[::1]:9092", KafkaConfig(bootstrap_servers="[::1]:9092")),
-        ("kafka://a:1?reclaim=false&session_timeout=4.5", KafkaConfig(bootstrap_servers="a:1", reclaim=False, session_timeout=4.5)),
+        (
+            "kafka://a:1?reclaim=false&session_timeout=4.5",
+            KafkaConfig(bootstrap_servers="a:1", reclaim=False, session_timeout=4.5),
+        ),
         (
             "kafka://ada:p%40ss%2Fw%3Ard%23@a:1,b:2?sasl_mechanism=SCRAM-SHA-512&tls=True&ca_file=/etc/ca.pem",
             KafkaConfig(
@@ -289,7 +292,7 @@ def test_defaults_are_the_same_in_code_and_in_the_dataclass() -> None:
 def test_the_servers_must_be_named() -> None:
     with pytest.raises(ConfigError, match=r"\[kafka\]: 'bootstrap_servers' is missing"):
         TaskQueue.from_config({"broker": "kafka"})
-    with pytest.raises(ConfigError, match="two drivers given, by with_kafka.* and with_sqlite"):
+    with pytest.raises(ConfigError, match=r"two drivers given, by with_kafka.* and with_sqlite"):
         TaskQueue(with_kafka("a:1"), with_sqlite())
 
 

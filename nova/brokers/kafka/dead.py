@@ -10,7 +10,7 @@ from confluent_kafka import Consumer
 
 from nova.brokers.base import Confirmation, Delivery
 from nova.brokers.kafka.compacted import TopicReader, read_range
-from nova.brokers.kafka.records import Record, decode_headers
+from nova.brokers.kafka.records import Record, decode_headers, unpack
 from nova.envelope import GROUP, TARGET
 from nova.errors import BrokerError
 
@@ -71,6 +71,7 @@ class KafkaDeadLetters:
                 offset, value = message.offset(), message.value()
                 if offset in wanted and value is not None:
                     headers = decode_headers(message.headers())  # type: ignore[arg-type]
+                    unpack(headers, None)
                     delivery = Delivery(self._topic, value, headers, message.key(), message.timestamp()[1])
                     found.append((str(offset), delivery))
             return found

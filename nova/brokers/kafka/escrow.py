@@ -21,7 +21,7 @@ from nova.brokers.kafka.compacted import TopicReader
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.partition import KafkaDelivery
-from nova.brokers.kafka.records import DEATHS, ESCROW, Record, delayed
+from nova.brokers.kafka.records import DEATHS, ESCROW, Record, delayed, pack
 from nova.envelope import GROUP, ID
 
 __all__ = ["Escrow", "Lease", "LeaseBook"]
@@ -99,8 +99,9 @@ class Escrow:
         now_ms = _now_ms()
         due_ms = now_ms + int(self.lease * 1000)
         deaths = delivery.charges - 1 if delivery.charges else delivery.deaths
-        headers = {**delivery.headers, ESCROW: token, GROUP: self._group, DEATHS: str(deaths)}
         key = delivery.headers.get(ID)
+        own = {ESCROW: token, GROUP: self._group, DEATHS: str(deaths)}
+        headers = {**pack(dict(delivery.headers), key), **own}
         copy = delayed(self._names, self._lanes, delivery.topic, key, delivery.body, headers, due_ms, now_ms)
 
         def copied(done: Confirmation) -> None:

@@ -21,7 +21,8 @@ from nova.brokers.kafka.escrow import LeaseBook
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.partition import KafkaDelivery
 from nova.brokers.kafka.pump import Pump, PumpOptions
-from nova.brokers.kafka.records import DEATHS, DUE, ESCROW, HOLD, SENT, TARGET, Record, delayed, released
+from nova.brokers.kafka.records import DEATHS, DUE, ESCROW, HOLD, KEY, SENT, TARGET, Record, delayed, released
+from nova.envelope import ID
 from nova.errors import BrokerError, PublishError
 
 __all__ = ["NEAR_LIMIT", "Forwarder", "limits"]
@@ -225,11 +226,11 @@ class Forwarder:
             self._done([case])
             return
         if until_ms > now_ms:
-            target, key = headers[TARGET], headers.get("nova-x-key")
+            target, key = headers[TARGET], headers.get(KEY)
             headers.pop(HOLD, None)
             records = [delayed(self._names, self._lanes, target, key, case.body, headers, until_ms, now_ms)]
         else:
-            _log.warning("the worker of task %s is gone, it runs again", headers.get("nova-id"))
+            _log.warning("the worker of task %s is gone, it runs again", headers.get(ID) or headers.get(KEY))
             headers[DEATHS] = str(int(headers.get(DEATHS, "0")) + 1)
             records = [
                 released(self._names, self._lanes, case.body, headers, now_ms),

