@@ -1,5 +1,5 @@
 # Everything a contributor or CI runs. Needs Python 3.11+, git and make; the rest goes into $(VENV).
-# Variables: PYTHON=python3.13 VENV=.venv-3.13 JOBS=4 BROKER=memory TIMES=10 ARGS="-k name".
+# Variables: PYTHON=python3.13 VENV=.venv-3.13 JOBS=4 BROKER=kafka NOVA_KAFKA=host:port TIMES=10 ARGS="-k name".
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -47,7 +47,7 @@ $(VENV)/.dev: $(VENV)/.base pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.demo: $(VENV)/.base pyproject.toml
-	$(PY) -m pip install --quiet --editable '.[demo]'
+	$(PY) -m pip install --quiet --editable '.[demo,kafka]'
 	@touch $@
 
 # --- code --------------------------------------------------------------------------------------------------------------
@@ -125,12 +125,15 @@ chaos: setup ## Longer runs with SIGKILLed workers
 
 # --- what Nova shows ---------------------------------------------------------------------------------------------------
 
+# A demo on Kafka that is not told where one is (NOVA_KAFKA=host:port) uses that of brokers-up.
+NEEDS_KAFKA := $(if $(NOVA_KAFKA),,$(filter kafka,$(BROKER)))
+
 .PHONY: demo
-demo: $(VENV)/.demo ## Load 336,776 flights into ClickHouse's engine (BROKER=... picks the broker)
-	$(PY) -m examples.flights_etl $(if $(BROKER),--broker $(BROKER)) $(ARGS)
+demo: $(if $(NEEDS_KAFKA),brokers-up,$(VENV)/.demo) ## Load 336,776 flights into ClickHouse's engine (BROKER=... picks the broker)
+	$(if $(NEEDS_KAFKA),NOVA_KAFKA=$$($(PY) -m tests.servers.kafka address)) $(PY) -m examples.flights_etl $(if $(BROKER),--broker $(BROKER)) $(ARGS)
 
 .PHONY: bench
-bench: setup ## Measure Nova and its peers in one run
+bench: setup ## Measure Nova and its peers in one run: what this machine can, or ARGS="--suite ..."
 	$(PY) -m benchmarks $(ARGS)
 
 # --- release -----------------------------------------------------------------------------------------------------------

@@ -1,16 +1,15 @@
 """What happens when a handler fails: retries with growing waits, then the dead letters, then a replay.
 
-$ python -m examples.retry_and_dead_letter
+$ python -m examples.retry_and_dead_letter [URL]
 """
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections import Counter
-from pathlib import Path
 
-from nova import ReceivedTask, Reject, Retry, Task, TaskQueue, with_retry, with_sqlite
+from examples.broker import broker_url
+from nova import ReceivedTask, Reject, Retry, Task, TaskQueue, with_retry
 
 
 class Shop:
@@ -41,11 +40,10 @@ class Shop:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        # Three runs in all, 0.1 s and then 0.2 s apart (the defaults are four runs: 1 s, 2 s, 4 s).
-        retry = with_retry(max_retries=2, base=0.1, cap=5.0, jitter=0.1)
-        with TaskQueue(with_sqlite(Path(directory) / "nova.db"), retry) as queue:
-            run(queue)
+    # Three runs in all, 0.1 s and then 0.2 s apart (the defaults are four runs: 1 s, 2 s, 4 s).
+    retry = with_retry(max_retries=2, base=0.1, cap=5.0, jitter=0.1)
+    with broker_url() as url, TaskQueue.from_url(url, retry) as queue:
+        run(queue)
 
 
 def run(queue: TaskQueue) -> None:

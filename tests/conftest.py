@@ -26,8 +26,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _wants_kafka(nodeid: str) -> bool:
-    return nodeid.startswith("tests/live/test_kafka") or (
-        nodeid.startswith("tests/conformance/") and "[kafka" in nodeid
+    return (
+        nodeid.startswith("tests/live/test_kafka")
+        or "::test_blocks_that_need_kafka" in nodeid
+        or (nodeid.startswith("tests/conformance/") and "[kafka" in nodeid)
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +22,17 @@ from nova.errors import NovaError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one role and return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.servers and options.broker != "kafka":
+        parser.error("--servers says where Kafka is; it goes with --broker kafka")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settings = Settings(
         directory=options.dir.resolve(),
         cache=options.cache.resolve(),
         broker=options.broker,
         config=options.config and options.config.resolve(),
+        servers=(options.servers or os.environ.get("NOVA_KAFKA") or None) if options.broker == "kafka" else None,
     )
     try:
         return _run(options.role, settings, options)
@@ -73,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     broker = parser.add_mutually_exclusive_group()
     broker.add_argument("--broker", default="sqlite", help="the broker to use, with its defaults (sqlite)")
     broker.add_argument("--config", type=Path, help="a Nova configuration file that names the broker")
+    parser.add_argument("--servers", metavar="HOST:PORT", help="where Kafka is (the variable NOVA_KAFKA)")
     parser.add_argument("--dir", type=Path, default=Path(".demo/flights_etl"), help="where this run keeps its files")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where the downloaded flights are kept")
     parser.add_argument("--keep", action="store_true", help="go on with what an earlier run left in the directory")

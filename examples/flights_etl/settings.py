@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import secrets
 import shutil
 import time
 import tomllib
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from examples.flights_etl import kafka_topics
 from examples.flights_etl.errors import DemoError
 from nova import TaskQueue
 
@@ -20,12 +23,21 @@ ORPHANS_END = 15.0  # how long children may take to notice that the process that
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The choices of one run."""
+    """The choices of one run.
+
+    Attributes:
+        directory: where it keeps its files.
+        cache: where the downloaded flights are.
+        broker: the driver's name.
+        config: a configuration file of Nova, instead of `broker`.
+        servers: where Kafka is, as `host:port`.
+    """
 
     directory: Path
     cache: Path
     broker: str = "sqlite"
     config: Path | None = None
+    servers: str | None = None
 
     @property
     def sink(self) -> Path:
@@ -41,18 +53,29 @@ class Settings:
         return chosen.get("broker") == "memory" or str(chosen.get("url", "")).startswith("memory:")
 
     def open_queue(self) -> TaskQueue:
-        """Build the queue; this one place is all that differs between brokers."""
+        """Build the queue; this one place is all that differs between brokers.
+
+        Raises:
+            DemoError: nobody said where Kafka is.
+            nova.ConfigError: the broker does not exist, or its options are wrong.
+        """
         if self.config is not None:
             return TaskQueue.from_config(self.config)
         chosen: dict[str, object] = {"broker": self.broker, "topic_prefix": "FLIGHTS", "group_id": "loader"}
         if self.broker == "sqlite":
             # A short lease, so that a killed loader's flights go on soon.
             chosen["sqlite"] = {"path": str(self.directory / "nova.db"), "lease": 5.0}
+        elif self.broker == "kafka":
+            # For the same reason the shortest time that brokers allow by default until a silent member counts as dead.
+            chosen["kafka"] = {"bootstrap_servers": self._kafka_servers, "session_timeout": 6.0}
+            chosen["topic_prefix"] = self._topic_prefix()
         return TaskQueue.from_config(chosen)
 
     def arguments(self) -> list[str]:
         """Return the command line that gives another process the same settings."""
         broker = ["--broker", self.broker] if self.config is None else ["--config", str(self.config)]
+        if self.servers is not None:
+            broker += ["--servers", self.servers]
         return [*broker, "--dir", str(self.directory), "--cache", str(self.cache)]
 
     @contextmanager
@@ -75,10 +98,13 @@ class Settings:
             yield lock
 
     def wipe(self) -> None:
-        """Remove what an earlier run left, and nothing else that may be in the directory."""
+        """Remove what an earlier run left, and nothing else that may be in the directory or on the broker."""
         shutil.rmtree(self.sink, ignore_errors=True)
-        for left in (*self.directory.glob("nova.db*"), *self.directory.glob("enqueued*")):
-            left.unlink()
+        if self.broker == "kafka" and self._topics.exists():
+            kafka_topics.delete(self._kafka_servers, self._topic_prefix())
+        for name in ("nova.db*", "enqueued*", "topics*"):
+            for left in self.directory.glob(name):
+                left.unlink()
 
     def read_checkpoint(self) -> int:
         """Return how many rows, from the first, the broker is known to hold."""
@@ -93,9 +119,33 @@ class Settings:
         partial.write_text(str(rows), encoding="ascii")
         partial.replace(self._checkpoint)
 
+    def _topic_prefix(self) -> str:
+        """Return what this run's topics on Kafka begin with: drawn once, kept in the directory, the same in every process."""
+        if not self._topics.exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            drawn = self._topics.with_suffix(f".{os.getpid()}")
+            drawn.write_text(f"FLIGHTS-{secrets.token_hex(4)}", encoding="ascii")
+            with suppress(FileExistsError):  # another process was quicker
+                self._topics.hardlink_to(drawn)
+            drawn.unlink()
+        return self._topics.read_text(encoding="ascii")
+
+    @property
+    def _kafka_servers(self) -> str:
+        if self.servers is None:
+            raise DemoError(
+                "Kafka needs an address: --servers host:port or NOVA_KAFKA=host:port; "
+                "`make demo BROKER=kafka` starts a server where it can"
+            )
+        return self.servers
+
     @property
     def _checkpoint(self) -> Path:
         return self.directory / "enqueued"
+
+    @property
+    def _topics(self) -> Path:
+        return self.directory / "topics"
 
 
 def _try_lock(lock: IO[str]) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
 import tomllib
+import uuid
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -33,6 +35,7 @@ class Block:
     line: int
     text: str
     no_run: str | None
+    needs: str | None
 
 
 def name_of(page: Path) -> str:
@@ -49,7 +52,9 @@ def blocks_of(page: Path) -> list[Block]:
             fence, collected = (line[3:].strip(), number), []
         elif fence is not None and line == "```":
             marked = re.fullmatch(r"<!-- no-run: (.+) -->", before)
-            blocks.append(Block(*fence, "\n".join(collected) + "\n", marked[1] if marked else None))
+            needing = re.fullmatch(r"<!-- needs: (kafka) -->", before)
+            text = "\n".join(collected) + "\n"
+            blocks.append(Block(*fence, text, marked[1] if marked else None, needing[1] if needing else None))
             fence = None
         elif fence is not None:
             collected.append(line)
@@ -93,8 +98,32 @@ for path in sys.argv[1:]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
+    blocks = [block for block in blocks_of(page) if block.needs is None]
+
+    run_in_order(page, blocks, tmp_path)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(b.needs for b in blocks_of(page))], ids=name_of)
+def test_blocks_that_need_kafka_run_in_order(page: Path, tmp_path: Path) -> None:
+    """Those marked `<!-- needs: kafka -->`, on their own, on the tests' server and a prefix of their own."""
+    from tests.servers.kafka.finding import shared_address  # here, so that the other pages need no client library
+    from tests.servers.kafka.server import delete_topics
+
+    address, prefix = shared_address(), f"D{uuid.uuid4().hex[:8]}"
+    blocks = [
+        replace(block, text=block.text.replace("localhost:9092", address).replace("SHOP", prefix))
+        for block in blocks_of(page)
+        if block.needs == "kafka"
+    ]
+    try:
+        run_in_order(page, blocks, tmp_path)
+    finally:
+        delete_topics(address, prefix)
+
+
+def run_in_order(page: Path, blocks: list[Block], tmp_path: Path) -> None:
     files: list[str] = []
-    for block in blocks_of(page):
+    for block in blocks:
         if block.language == "python" and block.no_run is None:
             file = tmp_path / f"{page.name}-line-{block.line}"
             file.write_text(f"{block.line}\n{block.text}", encoding="utf-8")
@@ -238,13 +267,43 @@ def test_every_header_is_documented() -> None:
 def test_headers_that_are_documented_exist() -> None:
     for page in PAGES:
         for header in re.findall(r"`(nova-[a-z-]+[a-z])`", page.read_text(encoding="utf-8")):
-            assert header in {
-                *header_names(),
-                "nova-taskqueue",
-                "nova-stop",
-                "nova-sqlite-writer",
-                "nova-sqlite-watcher",
-            }
+            assert header in {*header_names(), *kafka_header_names(), *thread_names(), "nova-taskqueue"}
+
+
+def test_every_header_of_kafka_is_documented() -> None:
+    text = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
+
+    assert {"nova", "nova-hold", "nova-x-due"} <= kafka_header_names()
+    for header in kafka_header_names():
+        assert re.search(rf"^\| `{header}` \|", text, flags=re.MULTILINE), f"{header} has no row in wire.md"
+
+
+def kafka_header_names() -> set[str]:
+    """The headers of the Kafka driver's own."""
+    from nova.brokers.kafka import records
+
+    return {
+        value
+        for name, value in vars(records).items()
+        if name.isupper() and isinstance(value, str) and value.startswith("nova") and value not in header_names()
+    }
+
+
+def thread_names() -> set[str]:
+    """The names of Nova's threads that are written out in its source."""
+    return {
+        found
+        for file in (ROOT / "nova").rglob("*.py")
+        for found in re.findall(r'name="(nova-[a-z-]+)"', file.read_text(encoding="utf-8"))
+    }
+
+
+def test_every_option_of_kafka_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = text[text.index("### Kafka") :]
+
+    for name in inspect.signature(nova.with_kafka).parameters:
+        assert re.search(rf"^\| `{name}` \|", section, flags=re.MULTILINE), f"{name} has no row in the table of options"
 
 
 def header_names() -> set[str]:

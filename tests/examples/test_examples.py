@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.servers.kafka.finding import shared_address
+from tests.servers.kafka.server import delete_topics
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 30
 """The longest an example may take; each takes about one."""
 
 NOT_EXAMPLES = {"__init__", "broker"}
-NO_BROKER_URL = {"retry_and_dead_letter", "testing_handlers", "typed_tasks"}
-"""They choose their driver themselves, because it is part of what they show."""
+ON_MEMORY = {"testing_handlers", "typed_tasks"}
+"""They choose the memory driver themselves: `drain`, which they show, is for that one."""
 
 TOLD = {
     "quickstart": """
@@ -107,17 +112,28 @@ def test_every_example_is_run_here() -> None:
     assert written - NOT_EXAMPLES == set(TOLD)
 
 
-@pytest.mark.parametrize("name", sorted(TOLD))
-def test_example_prints_what_it_promises(name: str) -> None:
-    printed = run(name).splitlines()
+@pytest.fixture(params=["sqlite", "memory", "kafka"])
+def url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """What `NOVA_URL` says; None = it is not set, and an example makes a SQLite file."""
+    if request.param != "kafka":
+        yield {"sqlite": None, "memory": "memory://shared"}[request.param]
+        return
+    address, prefix = shared_address(), f"E{os.getpid()}-{secrets.token_hex(3)}"
+    yield f"kafka://{address}?topic_prefix={prefix}&partitions=2&replication_factor=1"
+    delete_topics(address, prefix)
+
+
+@pytest.mark.parametrize("name", sorted(set(TOLD) - ON_MEMORY))
+def test_example_prints_what_it_promises_on_every_broker(name: str, url: str | None) -> None:
+    printed = run(name, url=url).splitlines()
 
     for line in TOLD[name].strip().splitlines():
         assert line.strip() in printed
 
 
-@pytest.mark.parametrize("name", sorted(set(TOLD) - NO_BROKER_URL - {"priorities"}))
-def test_example_takes_its_broker_from_the_environment(name: str) -> None:
-    printed = run(name, url="memory://shared").splitlines()
+@pytest.mark.parametrize("name", sorted(ON_MEMORY))
+def test_example_prints_what_it_promises(name: str) -> None:
+    printed = run(name).splitlines()
 
     for line in TOLD[name].strip().splitlines():
         assert line.strip() in printed
@@ -131,15 +147,15 @@ def test_example_takes_its_broker_from_the_command_line(tmp_path: Path) -> None:
     assert file.exists()
 
 
-def test_delayed_example_never_runs_early() -> None:
-    printed = run("delayed")
+def test_delayed_example_never_runs_early(url: str | None) -> None:
+    printed = run("delayed", url=url)
 
     for name in ("in-0.4-s", "in-700-ms", "at-an-instant"):
         assert f"{name}: never early True" in printed
 
 
-def test_priorities_example_shows_shares_and_overtaking() -> None:
-    printed = run("priorities")
+def test_priorities_example_shows_shares_and_overtaking(url: str | None) -> None:
+    printed = run("priorities", url=url)
 
     shares = [number(rf"{name} (\d+)", printed) for name in ("HIGH", "NORMAL", "LOW")]
     assert shares == sorted(shares, reverse=True)
@@ -147,8 +163,8 @@ def test_priorities_example_shows_shares_and_overtaking() -> None:
     assert number(r"started after (\d+) of 400 low ones", printed) < 200
 
 
-def test_batches_example_loads_in_bulk() -> None:
-    printed = run("batches")
+def test_batches_example_loads_in_bulk(url: str | None) -> None:
+    printed = run("batches", url=url)
 
     assert number(r"batches: (\d+)", printed) <= 8
     assert number(r"the largest of (\d+) tasks", printed) == 100

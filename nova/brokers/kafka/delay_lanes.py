@@ -62,6 +62,10 @@ class DelayLanes:
                 return Lane(level, times - 1, times * unit)
         return None
 
+    def has(self, level: int) -> bool:
+        """Whether there is such a level; one slot leaves the finest without lanes."""
+        return any(number == level for number, _, _ in self._levels)
+
     def lanes_of(self, level: int) -> int:
         """How many lanes a level has."""
         return next(lanes for number, _, lanes in self._levels if number == level)

@@ -62,6 +62,7 @@ class KafkaDriver:
         self._where = f"kafka at {config.bootstrap_servers}"
         self._parts: _Parts | None = None
         self._timeout = 10.0
+        self._told: str | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -127,13 +128,14 @@ class KafkaDriver:
         return self._open_parts.remove_group(group, self._timeout)
 
     def housekeeping(self) -> None:
-        """Says what the forwarder failed with.
+        """Says once what the forwarder failed with.
 
         Raises:
             BrokerError: delayed tasks are not moved now.
         """
-        trouble = self._open_parts.trouble
-        if trouble is not None:
+        trouble, told = self._open_parts.trouble, self._told
+        self._told = trouble
+        if trouble is not None and trouble != told:
             raise BrokerError(trouble)
 
     @property
@@ -224,7 +226,7 @@ class _Parts:
         )
         escrow = Escrow(self.sender.send, names, self.lanes, request.group, config.escrow_lease)
         subscription = KafkaSubscription(options, request.prefetch, escrow, config.escrow_after)
-        self._subscriptions.append(subscription)
+        self._subscriptions = [*(open_ for open_ in self._subscriptions if not open_.closed), subscription]
         return subscription
 
     def depth(self, topics: Sequence[str], group: str, timeout: float) -> dict[str, TopicDepth]:
@@ -340,7 +342,11 @@ class _Parts:
             options = PumpOptions(
                 name="nova-kafka-delays",
                 where=self._where,
-                settings=consumer_settings(self._config, lambda _: None, names.forwarder),
+                settings={
+                    **consumer_settings(self._config, lambda _: None, names.forwarder),
+                    # A new level must be known before the first of its tasks is due.
+                    "topic.metadata.refresh.interval.ms": max(1000, min(10_000, self.lanes.unit_ms // 2)),
+                },
                 topics=topics,
                 group=None,
                 watchful=False,

@@ -13,6 +13,9 @@ DENIED = frozenset(
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_MAX_SIZE_REACHED,
+        KafkaError.INCONSISTENT_GROUP_PROTOCOL,
+        KafkaError.INVALID_SESSION_TIMEOUT,
         KafkaError.SASL_AUTHENTICATION_FAILED,
         KafkaError._AUTHENTICATION,
         KafkaError._SSL,
@@ -52,6 +55,10 @@ _HINTS = {
     KafkaError._RESOLVE: "check the host names in bootstrap_servers",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "create the topic, or grant Create so that Nova can",
     KafkaError.INVALID_REPLICATION_FACTOR: "the cluster has fewer brokers; lower with_kafka(replication_factor=…)",
+    KafkaError.GROUP_MAX_SIZE_REACHED: "start fewer workers, or raise the broker's group.max.size",
+    KafkaError.INCONSISTENT_GROUP_PROTOCOL: "another program is in this consumer group; use another topic prefix or group",
+    KafkaError.INVALID_SESSION_TIMEOUT: "with_kafka(session_timeout=…) must lie between the broker's "
+    "group.min.session.timeout.ms and group.max.session.timeout.ms",
     KafkaError.NOT_ENOUGH_REPLICAS: "fewer replicas are in sync than min.insync.replicas asks for",
 }
 

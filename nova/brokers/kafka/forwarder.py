@@ -187,10 +187,7 @@ class Forwarder:
                 self._changed.notify()
 
     def _done(self, deliveries: Sequence[KafkaDelivery]) -> None:
-        self.pump.call(lambda: self._acknowledge(deliveries))
-
-    def _acknowledge(self, deliveries: Sequence[KafkaDelivery]) -> None:
-        self.pump.ack(deliveries)
+        self.pump.call(lambda: self.pump.ack(deliveries))
 
     # --- the judge's thread
 

@@ -66,6 +66,7 @@ class Partition:
         marked: the commit that says "not given up in order" is durable.
         fenced: the text grew so long that no new records are taken.
         paused: told so to the client.
+        truncated: commits whose text had no room for all that is finished.
         over: given up or lost; what is held of it has no effect any more.
     """
 
@@ -87,6 +88,7 @@ class Partition:
         self.truncated = 0
         self.tracker: OffsetTracker | None = None
         self.charges: dict[int, int] = {}
+        self._taken_back = False
         self._deaths = 0
         self._exposed = 0
         self._calm_at = 0
@@ -168,8 +170,9 @@ class Partition:
 
     def take_back_charges(self) -> None:
         """What is held ends in order: it is not charged."""
-        for offset in self.held if self.charged else ():
+        for offset in self.held if self.charged and not self._taken_back else ():
             self._uncharge(offset)
+        self._taken_back = True
 
     def lose(self) -> None:
         """Somebody else has it now, or will: what is held here has no effect any more."""

@@ -34,6 +34,8 @@ FULL_PATIENCE = 0.1
 """Seconds of fullness before partitions are paused: a pause throws away what was fetched ahead."""
 PROBE_EVERY = 1.0
 COMMITTED_TIMEOUT = 10.0
+LAST_COMMIT = 2.0
+"""Seconds for which the last commit of a partition that leaves is tried."""
 
 Place = tuple[str, int]
 
@@ -143,19 +145,15 @@ class Pump:
         if not self._wake.is_set():
             self._wake.set()
 
-    def ack(self, deliveries: Sequence[KafkaDelivery]) -> list[KafkaDelivery]:
-        """On the pump's thread: these are done; returns those it did not hold."""
-        strangers: list[KafkaDelivery] = []
+    def ack(self, deliveries: Sequence[KafkaDelivery]) -> None:
+        """On the pump's thread: these are done; those it does not hold are passed over."""
         done: dict[Partition, list[int]] = {}
         for delivery in deliveries:
             partition = delivery.partition
             if not partition.over and partition.settle(delivery):
                 done.setdefault(partition, []).append(delivery.offset)
-            else:
-                strangers.append(delivery)
         for partition, offsets in done.items():
             partition.finish(offsets)
-        return strangers
 
     def give_back(self, deliveries: Sequence[KafkaDelivery]) -> None:
         """On the pump's thread: lend these again. Kafka cannot take one record back, so they stay in this process."""
@@ -279,7 +277,8 @@ class Pump:
                     deaths=_number(deaths) if deaths else 0,
                 )
             )
-        self._denied = None
+        if fresh and self._denied is not None:
+            self.trouble = self._denied = None
         self._lend(fresh)
 
     def _is_mine(self, partition: Partition, headers: Headers) -> bool:
@@ -373,7 +372,14 @@ class Pump:
         for partition in partitions:
             base = partition.base
             if base is not None:
+                cut = partition.truncated
                 text = partition.text(clean=clean)
+                if partition.truncated > cut == 0:
+                    _log.warning(
+                        "%s: topic %r, partition %d: too many tasks in between are unfinished to note all that are "
+                        "finished; after a takeover some would run again",
+                        self._options.where, partition.topic, partition.number,
+                    )  # fmt: skip
                 offsets.append(TopicPartition(partition.topic, partition.number, base, text))
                 partition.dirty = False
         return offsets
@@ -480,9 +486,9 @@ class Pump:
             running = [delivery for partition in leaving for delivery in partition.held.values()]
             if running:
                 self.ack(self._receiver.give_away(running, time.monotonic() + self._options.revoke_grace))
-            self._finish(leaving)
+        self._finish(leaving, time.monotonic() + LAST_COMMIT)
         for partition in leaving:
-            del self._partitions[partition.topic, partition.number]
+            self._partitions.pop((partition.topic, partition.number), None)
         consumer.incremental_unassign(places)
 
     def _lose(self, consumer: Consumer, places: list[TopicPartition]) -> None:
@@ -501,21 +507,36 @@ class Pump:
                 self._options.where, self._options.name, lost,
             )  # fmt: skip
 
-    def _finish(self, partitions: Sequence[Partition]) -> None:
-        """The last commit of these, with the mark of a clean end."""
+    def _finish(self, partitions: Sequence[Partition], deadline: float, *, may_poll: bool = False) -> None:
+        """The last commit of these, with the mark of a clean end, tried until `deadline`.
+
+        Args:
+            may_poll: not called inside `poll`. While the group is being balanced anew a commit is refused until this member
+                has taken part, which needs a poll; partitions may go that way meanwhile.
+        """
         for partition in partitions:
             partition.take_back_charges()
-        if not self._commit_now([p for p in partitions if p.marked or p.dirty], clean=True):
-            _log.warning(
-                "%s: %s: the last commit was refused; some tasks run again", self._options.where, self._options.name
-            )
+        while waiting := [p for p in partitions if not p.over and (p.marked or p.dirty)]:
+            if self._commit_now(waiting, clean=True):
+                break
+            if time.monotonic() >= deadline:
+                _log.warning(
+                    "%s: %s: the last commit was refused; some tasks run again", self._options.where, self._options.name
+                )
+                break
+            if may_poll:
+                self._consumer.poll(POLL)
+            else:
+                time.sleep(POLL)
         for partition in partitions:
             partition.lose()
 
     def _end(self) -> None:
         try:
             self._apply()
-            self._finish(list(self._partitions.values()))
+            deadline = max(self._deadline - LAST_COMMIT, time.monotonic() + POLL)
+            self._finish(list(self._partitions.values()), deadline, may_poll=True)
+            self._partitions.clear()
         except Exception:  # noqa: BLE001 - the consumer must be closed whatever happens
             _log.exception("%s: %s did not end in order", self._options.where, self._options.name)
         finally:

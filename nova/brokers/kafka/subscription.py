@@ -87,6 +87,11 @@ class KafkaSubscription:
         self._pump.close(timeout)
 
     @property
+    def closed(self) -> bool:
+        """Receives no more."""
+        return self._closed
+
+    @property
     def pump(self) -> Pump:
         """What it reads, for the driver's chores."""
         return self._pump

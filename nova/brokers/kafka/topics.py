@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
@@ -56,7 +56,7 @@ class TopicKeeper:
         Raises:
             BrokerError: one cannot be made, or is configured so that tasks would be lost; names the topic and the way out.
         """
-        wanted = [topic for topic in dict.fromkeys(topics) if topic not in self._known]
+        wanted = [topic for topic in dict.fromkeys(self._with_finer_levels(topics)) if topic not in self._known]
         if not wanted:
             return
         deadline = time.monotonic() + timeout
@@ -82,6 +82,14 @@ class TopicKeeper:
         except KafkaException as exc:
             raise broker_error(f"{self._where}: listing topics", exc) from exc
         return {topic: len(metadata[topic].partitions) for topic in topics if topic in metadata}
+
+    def _with_finer_levels(self, topics: Sequence[str]) -> Iterator[str]:
+        """A task of a coarse level needs the finer ones later: made now, the forwarders know them in time."""
+        for topic in topics:
+            for level in range(1, self._names.level_of(topic) or 0):
+                if self._lanes.has(level):
+                    yield self._names.level(level)
+            yield topic
 
     def _create(self, topics: Sequence[str], timeout: float) -> None:
         specifications = [
