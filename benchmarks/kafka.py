@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import statistics
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +37,7 @@ RAW_OUT = "confluent-kafka alone: out"
 NOVA_OUT, PEER_OUT = "Nova start, one task a call", "FastStream, one message a call"
 NOVA_BATCHES, PEER_BATCHES = "Nova start_batch(500)", "FastStream, batches of 500"
 
+PEER = "peer_faststream"
 LONE_SENDS = (RAW_LONE, NOVA_LONE, PEER_LONE)
 OUTS = (RAW_OUT, NOVA_OUT, PEER_OUT, NOVA_BATCHES, PEER_BATCHES)
 
@@ -62,6 +64,17 @@ def ratios() -> list[Ratio]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One measured thing: its runner, what the runner is told to do, on which topic (of Nova: prefix), and how often."""
+
+    name: str
+    module: str
+    how: str
+    topic: str
+    numbers: tuple[int, ...]
+
+
 class Round:
     """One round on topics of its own; their names begin with `prefix`."""
 
@@ -76,30 +89,34 @@ class Round:
         """Measure everything once."""
         few, lone = max(CHUNK, self._tasks // SLOW), max(CHUNK, self._tasks // LONE)
         ins = [
-            (RAW_IN, "raw_kafka", "produce", "raw", self._tasks),
-            (NOVA_IN[1000], "nova_kafka", "enqueue_batch", "nova-1000", self._tasks, 1000),
-            (RAW_CHUNKS_IN, "raw_kafka", "produce_chunks", "chunks", self._tasks, 1000),
-            (NOVA_IN[100], "nova_kafka", "enqueue_batch", "nova-100", self._tasks, 100),
-            (PEER_IN, "peer_faststream", "publish_batch", "peer", self._tasks, 1000),
+            Step(RAW_IN, "raw_kafka", "produce", "raw", (self._tasks,)),
+            Step(NOVA_IN[1000], "nova_kafka", "enqueue_batch", "nova-1000", (self._tasks, 1000)),
+            Step(RAW_CHUNKS_IN, "raw_kafka", "produce_chunks", "chunks", (self._tasks, 1000)),
+            Step(NOVA_IN[100], "nova_kafka", "enqueue_batch", "nova-100", (self._tasks, 100)),
+            Step(PEER_IN, PEER, "publish_batch", "peer", (self._tasks, 1000)),
         ]
         lones = [
-            (RAW_LONE, "raw_kafka", "produce_one", "raw-lone", lone),
-            (NOVA_LONE, "nova_kafka", "enqueue", "nova-lone", lone),
-            (PEER_LONE, "peer_faststream", "publish", "peer-lone", lone),
+            Step(RAW_LONE, "raw_kafka", "produce_one", "raw-lone", (lone,)),
+            Step(NOVA_LONE, "nova_kafka", "enqueue", "nova-lone", (lone,)),
+            Step(PEER_LONE, PEER, "publish", "peer-lone", (lone,)),
         ]
         outs = [
-            (NOVA_OUT, "nova_kafka", "handle", "nova-1000", self._tasks),
-            (PEER_OUT, "peer_faststream", "handle", "peer-few", few),
-            (RAW_OUT, "raw_kafka", "handle", "raw", self._tasks),
-            (NOVA_BATCHES, "nova_kafka", "handle_batches", "nova-100", self._tasks),
-            (PEER_BATCHES, "peer_faststream", "handle_batches", "peer", self._tasks),
+            Step(NOVA_OUT, "nova_kafka", "handle", "nova-1000", (self._tasks,)),
+            Step(PEER_OUT, PEER, "handle", "peer-few", (few,)),
+            Step(RAW_OUT, "raw_kafka", "handle", "raw", (self._tasks,)),
+            Step(NOVA_BATCHES, "nova_kafka", "handle_batches", "nova-100", (self._tasks,)),
+            Step(PEER_BATCHES, PEER, "handle_batches", "peer", (self._tasks,)),
         ]
         spawn("raw_kafka", "produce", self._address, f"{self._prefix}peer-few", few)
-        for block in (ins, lones, outs):
-            for name, module, how, topic, *numbers in reversed(block) if backwards else block:
-                python = self._python if module == "peer_faststream" else sys.executable
-                arguments = (how, self._address, f"{self._prefix}{topic}", *numbers)
-                self._results.add(name, measure(module, *arguments, python=python))
+        for steps in (ins, lones, outs):
+            for step in reversed(steps) if backwards else steps:
+                self._measure(step)
+
+    def _measure(self, step: Step) -> None:
+        python = self._python if step.module == PEER else sys.executable
+        topic = f"{self._prefix}{step.topic}"
+        sample = measure(step.module, step.how, self._address, topic, *step.numbers, python=python)
+        self._results.add(step.name, sample)
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ Standard library and confluent-kafka only: FastStream's runner imports this from
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
@@ -33,7 +34,8 @@ class Watch:
 
     def stored(self) -> int:
         """Records in the topic."""
-        ends = self._admin.list_offsets({place: OffsetSpec.latest() for place in self._places})
+        latest: Any = OffsetSpec.latest()
+        ends = self._admin.list_offsets(dict.fromkeys(self._places, latest))
         return sum(found.result(TIMEOUT).offset for found in ends.values())
 
     def committed(self) -> int:

@@ -110,7 +110,11 @@ def _send(
 def _produce(producer: Producer, topic: str, rows: Rows) -> None:
     for body in rows:
         number = str(body["n"])
-        headers = [("content-type", "application/json"), ("id", number), ("attempt", "1")]
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("content-type", "application/json"),
+            ("id", number),
+            ("attempt", "1"),
+        ]
         while True:
             try:
                 producer.produce(topic, encode(body), number, headers=headers, on_delivery=_report)

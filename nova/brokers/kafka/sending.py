@@ -49,7 +49,7 @@ class Sender:
 
     def send(self, records: Sequence[Record]) -> Confirmation:
         """Hand over and return; the future has one entry per record."""
-        pending = Pending(len(records), self._where)
+        pending = Pending(records, self._where)
         if self._keeper.knows_all(records):
             self._publisher.send(pending, records)
         elif self._closed:

@@ -158,12 +158,19 @@ class TopicKeeper:
                     f"{self._where}: topic {topic!r} has {name}={found[name]}, which would lose tasks; "
                     f"set {name}={wanted[name]}"
                 )
+        problems: list[str] = []
         limited = [name for name in ("retention.ms", "retention.bytes") if found.get(name, FOREVER) != FOREVER]
         if limited and level is None and not self._names.is_compacted(topic):
-            _log.warning(
-                "%s: topic %r has %s=%s: tasks that wait longer are lost; set %s=-1",
-                self._where, topic, limited[0], found[limited[0]], limited[0],
-            )  # fmt: skip
+            name = limited[0]
+            problems.append(f"{name}={found[name]}: tasks that wait longer are lost; set {name}=-1")
+        size, least = found.get("max.message.bytes", ""), wanted["max.message.bytes"]
+        if size.isdigit() and int(size) < int(least):
+            problems.append(
+                f"max.message.bytes={size}: larger tasks, and what is sent together with them, are refused; "
+                f"set max.message.bytes={least} or lower with_kafka(max_body_bytes=…)"
+            )
+        if problems:
+            _log.warning("%s: topic %r has %s", self._where, topic, "; and ".join(problems))
 
     def _count(self, topic: str) -> int:
         level = self._names.level_of(topic)

@@ -1,0 +1,74 @@
+"""Telling stored, refused and unknown apart, message by message, when all share one callback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from nova.brokers.kafka.config import KafkaConfig
+from nova.brokers.kafka.publisher import Pending, Publisher
+from nova.brokers.kafka.records import Record
+from tests.conformance.brokers import Broker, make
+
+
+@pytest.fixture
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    made = make("kafka", tmp_path_factory.mktemp("kafka"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> Iterator[Publisher]:
+    config = KafkaConfig(bootstrap_servers=broker.section["bootstrap_servers"], delivery_timeout=1.5)
+    made = Publisher(config, "kafka here", lambda _: None)
+    yield made
+    made.close(2)
+
+
+def test_each_message_gets_its_own_outcome(broker: Broker, publisher: Publisher) -> None:
+    topic, missing = f"{broker.prefix}_PRIORITY_NORMAL", f"{broker.prefix}_MISSING"
+    broker.driver().ensure([topic])
+    records = [
+        Record(topic, "a", b"1", {}),
+        Record(missing, "b", b"2", {}),
+        Record(topic, None, b"", {"h": "x"}),
+        Record(missing, None, None, {}),
+        Record(topic, "a", b"3", {}),
+        Record(topic, "big", bytes(3 << 20), {}),
+    ]
+    pending = Pending(records, "kafka here")
+    publisher.send(pending, records)
+    outcome = pending.future.result(10)
+    assert [error is None for error in outcome] == [True, False, True, False, True, False]
+    assert outcome[5] is not None
+    assert not outcome[5].may_be_stored
+    assert "kafka here" in str(outcome[5])
+
+
+def test_messages_that_look_alike_are_unknown_together(broker: Broker, publisher: Publisher) -> None:
+    """A copy that failed must not pass for its twin that arrived: the settler would acknowledge its source."""
+    missing = f"{broker.prefix}_MISSING"
+    records = [Record(missing, "a", b"1", {"nova-attempt": "2"}), Record(missing, "a", b"1", {"nova-attempt": "3"})]
+    pending = Pending(records, "kafka here")
+    publisher.send(pending, records)
+    outcome = pending.future.result(10)
+    assert all(error is not None and error.may_be_stored for error in outcome)
+
+
+def test_what_was_not_sent_at_close_is_failed_and_nothing_is_left_hanging(broker: Broker) -> None:
+    config = KafkaConfig(bootstrap_servers=broker.section["bootstrap_servers"])
+    publisher = Publisher(config, "kafka here", lambda _: None)
+    records = [Record(f"{broker.prefix}_MISSING", str(n), b"x", {}) for n in range(1000)]
+    pending = Pending(records, "kafka here")
+    publisher.send(pending, records)
+    publisher.close(0.2)
+    outcome = pending.future.result(5)
+    assert all(error is not None for error in outcome)
+    after = Pending(records[:1], "kafka here")
+    publisher.send(after, records[:1])
+    (error,) = after.future.result(0)
+    assert error is not None
+    assert "closed" in str(error)
+    assert not error.may_be_stored
