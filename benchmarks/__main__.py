@@ -40,8 +40,8 @@ def main() -> int:
                 return 1
         else:
             void += results.void
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
     if void:
         print(f"\nVOID, tasks were lost or handled twice: {', '.join(void)}", file=sys.stderr)
         return 1

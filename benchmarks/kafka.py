@@ -21,12 +21,12 @@ from benchmarks.samples import Results, Sample, measure, spawn
 
 __all__ = ["DEFAULT_TASKS", "run", "versions"]
 
-DEFAULT_TASKS = 100_000
+DEFAULT_TASKS = 200_000
 CHUNK = 500
 """What a batch out holds; the tasks of a run are rounded to whole ones."""
 SLOW = 10
 """FastStream's one by one gets this fraction of the tasks."""
-LONE = 50
+LONE = 100
 """And lone sends this one."""
 
 RAW_IN, RAW_CHUNKS_IN = "confluent-kafka alone: in", "confluent-kafka alone: in, by 1,000"

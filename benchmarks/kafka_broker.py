@@ -6,7 +6,7 @@ Standard library and confluent-kafka only: FastStream's runner imports this from
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import cast
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
@@ -34,7 +34,7 @@ class Watch:
 
     def stored(self) -> int:
         """Records in the topic."""
-        latest: Any = OffsetSpec.latest()
+        latest = cast(OffsetSpec, OffsetSpec.latest())
         ends = self._admin.list_offsets(dict.fromkeys(self._places, latest))
         return sum(found.result(TIMEOUT).offset for found in ends.values())
 

@@ -32,6 +32,7 @@ def server() -> Generator[tuple[str, str]]:
         yield given, f"at {given}"
         return
     # Here, so that a run on a given server needs no pytest.
+    from tests.servers.kafka.finding import GIVEN as GIVEN_TO_TESTS
     from tests.servers.kafka.finding import new_server
     from tests.servers.kafka.install import VERSION
     from tests.servers.sharing import Unavailable
@@ -43,7 +44,7 @@ def server() -> Generator[tuple[str, str]]:
             started = new_server(Path(directory))
             started.start()
         except Unavailable as exc:
-            raise Absent(str(exc)) from exc
+            raise Absent(str(exc).replace(GIVEN_TO_TESTS, GIVEN)) from exc
         try:
             yield started.address, VERSION
         finally:

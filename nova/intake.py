@@ -34,6 +34,9 @@ MAX_HELD_BYTES = 64 << 20
 overshoot once; memory and the broker's claims stay in proportion otherwise."""
 STALE_AFTER = 1.0
 """Seconds without a start after which surplus stock goes back to the broker."""
+BATCH_STOCK_SECONDS = 0.05
+RATE_SECONDS = 0.1
+"""Seconds over which a batch intake learns its rate."""
 BACKOFF_FIRST = 0.2
 BACKOFF_MOST = 10.0
 
@@ -256,7 +259,9 @@ class BatchFeed:
     """Collects the tasks of a class into batches.
 
     Args:
-        prefetch: the most deliveries unsettled: `max_count * (inflight + 1)`.
+        prefetch: deliveries unsettled without which no batch could fill: `max_count * (inflight + 1)`.
+        most: the most deliveries unsettled; more than `prefetch` are held only while they are handled so fast that it is
+            about `BATCH_STOCK_SECONDS` of work.
         on_failure: told the task for which the user's key function raised.
     """
 
@@ -266,6 +271,7 @@ class BatchFeed:
         rank: int,
         aggregator: Aggregator,
         prefetch: int,
+        most: int,
         on_failure: Callable[[ReceivedTask, BaseException], None],
     ) -> None:
         self._on_failure = on_failure
@@ -273,11 +279,14 @@ class BatchFeed:
         self._rank = rank
         self._aggregator = aggregator
         self._open = aggregator.start()
-        self._prefetch = prefetch
+        self._prefetch = self._allowed = prefetch
+        self._most = most
+        self._counted = 0
+        self._since = time.monotonic()
 
     def room(self, held: int) -> int:
-        """Whatever is left of the prefetch."""
-        return self._prefetch - held
+        """Whatever is left of what the rate allows."""
+        return self._allowed - held
 
     def wait(self) -> float:
         """Until the next window ends."""
@@ -287,6 +296,7 @@ class BatchFeed:
     def put(self, tasks: list[ReceivedTask]) -> None:
         """Add them and pass on what is complete."""
         now = time.monotonic()
+        self._learn(len(tasks), now)
         batches: list[list[ReceivedTask]] = []
         for task in tasks:
             try:
@@ -310,6 +320,14 @@ class BatchFeed:
         """
         if not self._lanes.length(self._rank) and not self._lanes.running:
             self.flush()
+
+    def _learn(self, count: int, now: float) -> None:
+        self._counted += count
+        passed = now - self._since
+        if passed >= RATE_SECONDS:
+            wanted = int(self._counted / passed * BATCH_STOCK_SECONDS)
+            self._allowed = max(self._prefetch, min(self._most, wanted))
+            self._counted, self._since = 0, now
 
     def flush(self) -> None:
         """Pass on the open batches, for a stop."""

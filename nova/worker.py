@@ -179,10 +179,11 @@ class Worker:
         runner = BatchRunner(work.handler, self._outcomes, config.policy, bisect=work.bisect, loop=self._loop)
         self._batches = runner
         self._bind(ThreadExecutor(self._name, self._scheduler.slots, runner.run))
+        held = max(prefetch, min(4 * MAX_STOCK, most or 4 * MAX_STOCK))
         for rank in range(len(CLASSES)):
-            feed = BatchFeed(self._lanes, rank, work.aggregator, prefetch, self._outcomes.failed)
+            feed = BatchFeed(self._lanes, rank, work.aggregator, prefetch, held, self._outcomes.failed)
             self._feeds.append(feed)
-            self._add_intake(rank, feed, prefetch)
+            self._add_intake(rank, feed, held)
         self._add_quarantine(lambda task: [[task]])
 
     def _bind(self, executor: ThreadExecutor[Any] | LoopExecutor[Any]) -> None:

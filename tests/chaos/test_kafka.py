@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -141,7 +142,7 @@ def test_workers_come_and_go_ten_times_under_load(broker: Broker, workers: Worke
     eventually(lambda: len(workers.words("done")) == len(sent), timeout=60)
     done = workers.words("done")
     times = sorted(float(words[-1]) for words in workers.lines("done"))
-    stall = max(later - sooner for sooner, later in zip(times, times[1:], strict=False))
+    stall = max(later - sooner for sooner, later in itertools.pairwise(times))
     twice = sum(count - 1 for count in done.values())
     print(
         f"\nkafka: 10 workers added and 10 stopped under 200 tasks/s: {len(sent)} tasks, lost {len(set(sent) - set(done))}, "
@@ -223,8 +224,8 @@ def test_a_million_delayed_tasks_cost_a_worker_little(broker: Broker, workers: W
     eventually(lambda: workers.words("done")["still"] == 1, timeout=30)
     late = next(float(words[1]) for words in workers.lines("late") if words[0] == "still")
     print(
-        f"\nkafka: 1,000,000 delayed tasks enqueued in {sent:.0f} s: worker {before >> 20} MB before, {peak >> 20} MB at most, "
-        f"growth {(peak - before) >> 20} MB; one of 1 s beside them late by {late * 1000:.0f} ms"
+        f"\nkafka: 1,000,000 delayed tasks enqueued in {sent:.0f} s: worker {before >> 20} MB before, {peak >> 20} MB at "
+        f"most, growth {(peak - before) >> 20} MB; one of 1 s beside them late by {late * 1000:.0f} ms"
     )
     assert peak - before < 100 << 20
 

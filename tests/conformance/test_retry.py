@@ -208,3 +208,22 @@ def test_expired_tasks_are_skipped_and_late_ones_dead_lettered(broker: Broker) -
     eventually(lambda: sorted(handled) == ["delayed", "fine"])
     eventually(lambda: [(d.type, d.reason) for d in q.dead.list()] == [("late", "queue timeout")])
     eventually(lambda: q.depth().waiting + q.depth().running == 0)
+
+
+def test_a_task_whose_body_alone_names_it_is_buried_and_replayed_under_its_id(broker: Broker) -> None:
+    def fail(task: ReceivedTask) -> None:
+        raise ValueError(task.id)
+
+    q = broker.queue()
+    q.start(fail)
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    body = f'{{"task_id":"foreign-1","task":{{"Type":"t","Payload":null}},"queue":"{topic}","priority":2}}'.encode()
+    driver = broker.driver()
+    assert driver.publish([Message(topic, body, {}, "foreign-1")]).result(10) == [None]
+    driver.close()
+
+    eventually(lambda: len(q.dead.list()) == 1, timeout=20)
+
+    (dead,) = q.dead.list()
+    assert (dead.id, dead.type, dead.attempt) == ("foreign-1", "t", 3)
+    assert q.dead.requeue(id="foreign-1") == 1

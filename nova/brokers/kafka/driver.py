@@ -159,7 +159,7 @@ class _Parts:
             self.admin = AdminClient(admin_settings(config, lambda _: None))
         except KafkaException as exc:
             raise construction_error(exc) from exc
-        self.keeper = TopicKeeper(self.admin, config, self.names, self.lanes, where)
+        self.keeper = TopicKeeper(self.admin, config, self.names, self.lanes, where, self._agree_on_slots)
         self.publisher = Publisher(config, where, self.keeper.forget)
         self.sender = Sender(self.publisher, self.keeper, where)
         self.offsets = Offsets(self.admin, where)
@@ -331,6 +331,9 @@ class _Parts:
             if self._scanner is not None:
                 self._scanner.close()
                 self._scanner = None
+
+    def _agree_on_slots(self, timeout: float) -> None:
+        self.groups.agree_on_slots(self.lanes.count, self.lanes.unit_ms, timeout)
 
     def _start_chores(self, timeout: float) -> None:
         with self._starting:

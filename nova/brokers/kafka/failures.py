@@ -25,7 +25,6 @@ DENIED = frozenset(
 
 _SURELY_REFUSED = frozenset(
     {
-        KafkaError._PURGE_QUEUE,
         KafkaError._QUEUE_FULL,
         KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNKNOWN_PARTITION,
@@ -36,7 +35,6 @@ _SURELY_REFUSED = frozenset(
         KafkaError.INVALID_TIMESTAMP,
         KafkaError.TOPIC_EXCEPTION,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.NOT_ENOUGH_REPLICAS,
         KafkaError.POLICY_VIOLATION,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,

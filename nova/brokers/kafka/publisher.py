@@ -56,7 +56,7 @@ class Pending:
     def report(self, error: KafkaError | None, message: Message) -> None:
         """The broker's word on one message."""
         if error is not None:
-            self._mark(message, publish_error(self._where, error))
+            self._mark(message, publish_error(f"{self._where}: topic {message.topic()!r}", error))
         self._reported += 1
         if self._reported == self._expected:
             self._resolve()
@@ -79,7 +79,9 @@ class Pending:
             for index, record in enumerate(self._records):
                 look = (record.topic, (record.key or "").encode(), record.value)
                 self._places.setdefault(look, []).append(index)
-        places = self._places[message.topic() or "", message.key() or b"", message.value()]
+        places = self._places.get(
+            (message.topic() or "", message.key() or b"", message.value()), range(len(self.outcome))
+        )
         if len(places) > 1:
             error = PublishError(str(error), may_be_stored=True)
         for index in places:

@@ -19,13 +19,15 @@ from nova.brokers.base import Confirmation
 from nova.brokers.kafka.compacted import TopicReader
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.records import Record
-from nova.errors import BrokerUnavailable
+from nova.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["GroupBook", "Registration"]
 
 Ends = Callable[[Sequence[str], float], dict[str, dict[int, int]]]
 """Given topics and a timeout, the end offset of each partition of those that exist."""
 NOBODY = ""
+SLOTS = "delay-slots"
+"""The key under which the delay slots of the prefix stand; no topic is named so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class GroupBook:
         self._ends = ends
         self._names = names
         self._entries: dict[tuple[str, str], Registration] = {}
+        self._slots: tuple[int, int] | None = None
         self._working = threading.Lock()
 
     def register(self, group: str, topics: Sequence[str], timeout: float) -> dict[str, Registration]:
@@ -87,6 +90,26 @@ class GroupBook:
         with self._working:
             self._read(time.monotonic() + timeout)
             return [entry for (_, group), entry in self._entries.items() if group != NOBODY]
+
+    def agree_on_slots(self, count: int, unit_ms: int, timeout: float) -> None:
+        """Write down the delay slots of the prefix, or compare: with two settings lanes would hold unequally long.
+
+        Raises:
+            BrokerError: the prefix was made with others.
+        """
+        deadline = time.monotonic() + timeout
+        with self._working:
+            self._read(deadline)
+            if self._slots is None:
+                value = json.dumps({"count": count, "unit_ms": unit_ms}).encode()
+                self._write([Record(self._names.groups, SLOTS, value, {})], deadline)
+                self._read(deadline)
+            if self._slots is not None and self._slots != (count, unit_ms):
+                made, seconds = self._slots[0], self._slots[1] / 1000
+                raise BrokerError(
+                    f"the delay slots of the prefix {self._names.prefix!r} are {made} of {seconds:g} s, not {count} of "
+                    f"{unit_ms / 1000:g} s: use with_delay_slots({made}, {seconds:g}), or another prefix"
+                )
 
     def remove(self, group: str, timeout: float) -> None:
         """Forget a group; what its topics hold now is for nobody who comes later.
@@ -125,8 +148,12 @@ class GroupBook:
 
     def _read(self, deadline: float) -> None:
         for message in self._reader.catch_up(_left(deadline)):
-            topic, _, group = (message.key() or b"").decode(errors="replace").partition("|")
-            value = message.value()
+            key, value = (message.key() or b"").decode(errors="replace"), message.value()
+            if key == SLOTS and value is not None:
+                found = json.loads(value)
+                self._slots = (found["count"], found["unit_ms"])
+                continue
+            topic, _, group = key.partition("|")
             entry = None
             if value is not None:
                 entry = _parse(topic, group, value, message.offset() or 0, message.timestamp()[1])

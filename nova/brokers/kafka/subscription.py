@@ -99,8 +99,8 @@ class KafkaSubscription:
     # --- the receiver, on the pump's thread
 
     def room(self) -> int:
-        """Up to the stock's size, the prefetch and the bytes."""
-        if self._stocked_bytes >= STOCK_BYTES:
+        """Up to the stock's size, the prefetch and the bytes; nothing while half of it is there: records come in chunks."""
+        if self._stocked > STOCK // 2 or self._stocked_bytes >= STOCK_BYTES:
             return 0
         held = sum(len(partition.held) for partition in self._pump.partitions())
         return min(STOCK - self._stocked, self._prefetch - held)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
@@ -31,14 +31,24 @@ class TopicKeeper:
 
     Args:
         where: the broker's address, for messages.
+        before_levels: called with a timeout before a delay level is made or used first; may raise `BrokerError`.
     """
 
-    def __init__(self, admin: AdminClient, config: KafkaConfig, names: Names, lanes: DelayLanes, where: str) -> None:
+    def __init__(
+        self,
+        admin: AdminClient,
+        config: KafkaConfig,
+        names: Names,
+        lanes: DelayLanes,
+        where: str,
+        before_levels: Callable[[float], None],
+    ) -> None:
         self._admin = admin
         self._config = config
         self._names = names
         self._lanes = lanes
         self._where = where
+        self._before_levels = before_levels
         self._known: set[str] = set()
         self._working = threading.Lock()
 
@@ -60,6 +70,8 @@ class TopicKeeper:
         if not wanted:
             return
         deadline = time.monotonic() + timeout
+        if any(self._names.level_of(topic) for topic in wanted):
+            self._before_levels(timeout)
         with self._working:
             present = self.partitions(wanted, timeout)
             there = [topic for topic in wanted if topic in present]
