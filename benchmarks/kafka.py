@@ -107,6 +107,8 @@ class Round:
             Step(NOVA_BATCHES, "nova_kafka", "handle_batches", "nova-100", (self._tasks,)),
             Step(PEER_BATCHES, PEER, "handle_batches", "peer", (self._tasks,)),
         ]
+        for prefix in ("nova-1000", "nova-100", "nova-lone"):
+            spawn("nova_kafka", "prepare", self._address, f"{self._prefix}{prefix}", 0)
         spawn("raw_kafka", "produce", self._address, f"{self._prefix}peer-few", few)
         for steps in (ins, lones, outs):
             for step in reversed(steps) if backwards else steps:
@@ -143,6 +145,8 @@ def run(tasks: int, rounds: int) -> tuple[Results, str, dict[str, Any]]:
         python = FASTSTREAM.python()
         prefix = f"bench-{secrets.token_hex(3)}-"
         try:
+            print("a smaller round first, for the server to get warm; it does not count", file=sys.stderr, flush=True)
+            Round(Results(), address, f"{prefix}warm-", max(CHUNK, tasks // 5), python).run(backwards=False)
             for number in range(rounds):
                 print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
                 Round(results, address, f"{prefix}{number}-", tasks, python).run(backwards=number % 2 == 1)

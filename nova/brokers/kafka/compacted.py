@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.failures import broker_error, construction_error
+from nova.brokers.kafka.handles import close_consumer, hold
 from nova.brokers.kafka.patience import ask
 from nova.brokers.kafka.settings import reader_settings
 from nova.errors import BrokerUnavailable
@@ -31,7 +32,7 @@ class TopicReader:
         self._where = f"{where}: reading topic {topic!r}"
         self._position: int | None = None
         try:
-            self._consumer = Consumer(reader_settings(config, lambda _: None, group))
+            self._consumer = hold(Consumer(reader_settings(config, lambda _: None, group)))
         except KafkaException as exc:
             raise construction_error(exc) from exc
 
@@ -48,7 +49,7 @@ class TopicReader:
 
     def close(self) -> None:
         """Let go of the broker."""
-        self._consumer.close()
+        close_consumer(self._consumer)
 
 
 def read_range(

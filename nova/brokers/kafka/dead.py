@@ -10,6 +10,7 @@ from confluent_kafka import Consumer
 
 from nova.brokers.base import Confirmation, Delivery
 from nova.brokers.kafka.compacted import TopicReader, read_range
+from nova.brokers.kafka.handles import close_consumer
 from nova.brokers.kafka.records import Record, decode_headers, unpack
 from nova.envelope import GROUP, TARGET
 from nova.errors import BrokerError
@@ -98,9 +99,10 @@ class KafkaDeadLetters:
     def close(self) -> None:
         """Let go of the broker."""
         with self._working:
-            for consumer in (self._reader, self._scanner):
-                if consumer is not None:
-                    consumer.close()
+            if self._reader is not None:
+                self._reader.close()
+            if self._scanner is not None:
+                close_consumer(self._scanner)
             self._reader = self._scanner = None
 
     def _refresh(self) -> None:

@@ -32,6 +32,7 @@ from nova.brokers.kafka.depth import DepthReader
 from nova.brokers.kafka.escrow import Escrow, LeaseBook
 from nova.brokers.kafka.failures import construction_error, is_denied, text_of
 from nova.brokers.kafka.forwarder import Forwarder, limits
+from nova.brokers.kafka.handles import close_admin, close_consumer, hold
 from nova.brokers.kafka.members import Members
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.offsets import Offsets, Place
@@ -156,7 +157,7 @@ class _Parts:
         self._where = where
         self._timeout = context.call_timeout
         try:
-            self.admin = AdminClient(admin_settings(config, lambda _: None))
+            self.admin = hold(AdminClient(admin_settings(config, lambda _: None)))
         except KafkaException as exc:
             raise construction_error(exc) from exc
         self.keeper = TopicKeeper(self.admin, config, self.names, self.lanes, where, self._agree_on_slots)
@@ -329,8 +330,9 @@ class _Parts:
             self._groups.close()
         with self._scanning:
             if self._scanner is not None:
-                self._scanner.close()
+                close_consumer(self._scanner)
                 self._scanner = None
+        close_admin(self.admin)
 
     def _agree_on_slots(self, timeout: float) -> None:
         self.groups.agree_on_slots(self.lanes.count, self.lanes.unit_ms, timeout)
@@ -430,6 +432,6 @@ class _Parts:
 
     def _reading_consumer(self) -> Consumer:
         try:
-            return Consumer(reader_settings(self._config, lambda _: None, self.names.reader))
+            return hold(Consumer(reader_settings(self._config, lambda _: None, self.names.reader)))
         except KafkaException as exc:
             raise construction_error(exc) from exc

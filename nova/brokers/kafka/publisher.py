@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from nova.brokers.base import Confirmation
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.failures import construction_error, publish_error, text_of
+from nova.brokers.kafka.handles import close_producer, hold
 from nova.brokers.kafka.records import Record
 from nova.brokers.kafka.settings import producer_settings
 from nova.errors import PublishError
@@ -140,6 +141,9 @@ class Publisher:
             except KafkaException as exc:
                 pending.outcome[index] = self._refusal(record, exc)
                 count -= 1
+            except RuntimeError:  # closed at this very moment
+                pending.outcome[index] = PublishError(f"{self._where}: the driver is closed")
+                count -= 1
         pending.expect(count)
 
     def close(self, timeout: float) -> None:
@@ -154,6 +158,8 @@ class Publisher:
                 self._producer.purge()
                 while len(self._producer) and time.monotonic() < deadline + 1:
                     self._producer.poll(0.05)
+        if not self._thread.is_alive() and not len(self._producer):
+            close_producer(self._producer)
 
     def _refusal(self, record: Record, exc: KafkaException) -> PublishError:
         error = exc.args[0]
@@ -193,11 +199,12 @@ class Publisher:
         with contextlib.suppress(KafkaException):  # it says again why it failed
             old.purge()
             old.flush(1.0)
+            close_producer(old)
 
     def _build(self) -> Producer:
         settings: dict[str, Any] = producer_settings(self._config, self._note)
         try:
-            return Producer(settings)
+            return hold(Producer(settings))
         except KafkaException as exc:
             raise construction_error(exc) from exc
 

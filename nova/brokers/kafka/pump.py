@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.failures import construction_error, is_denied, text_of
+from nova.brokers.kafka.handles import close_consumer, hold
 from nova.brokers.kafka.partition import CAREFUL_HELD, KafkaDelivery, Partition
 from nova.brokers.kafka.records import DEATHS, SENT, decode_headers, unpack
 from nova.envelope import GROUP, Headers
@@ -129,7 +130,7 @@ class Pump:
         """
         settings = {**self._options.settings, "error_cb": self._note, "on_commit": self._committed}
         try:
-            self._consumer = Consumer(settings)
+            self._consumer = hold(Consumer(settings))
         except KafkaException as exc:
             raise construction_error(exc) from exc
         self._thread.start()
@@ -540,7 +541,7 @@ class Pump:
         except Exception:  # noqa: BLE001 - the consumer must be closed whatever happens
             _log.exception("%s: %s did not end in order", self._options.where, self._options.name)
         finally:
-            self._consumer.close()
+            close_consumer(self._consumer)
 
     # --- trouble
 

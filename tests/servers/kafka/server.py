@@ -157,7 +157,9 @@ class KafkaServer:
     def _format(self, file: Path) -> None:
         identity = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         done = subprocess.run(
-            _java("kafka.tools.StorageTool", "format", "-t", identity, "-c", str(file), *self._format_options),
+            _java(
+                "kafka.tools.StorageTool", "format", f"--cluster-id={identity}", "-c", str(file), *self._format_options
+            ),
             capture_output=True,
             text=True,
             check=False,

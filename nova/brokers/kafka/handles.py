@@ -1,0 +1,54 @@
+"""The client library's handles: destroyed when they are closed, and never touched by a forked child.
+
+A handle has threads of its own, which a fork does not copy. A child that destroys one (Python would, when it collects what
+the parent's threads had held) crashes or hangs: measured with confluent-kafka 2.16. So every open handle is known here, and a
+child gives each a reference that is never taken back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any, TypeVar
+
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+
+__all__ = ["close_admin", "close_consumer", "close_producer", "hold"]
+
+T = TypeVar("T", Consumer, Producer, AdminClient)
+
+_open: dict[int, Any] = {}
+
+
+def hold(handle: T) -> T:
+    """Remember a new handle until it is closed by one of the functions below."""
+    _open[id(handle)] = handle
+    return handle
+
+
+def close_consumer(consumer: Consumer) -> None:
+    """Leave the group and destroy the handle; may wait for the broker."""
+    consumer.close()
+    _open.pop(id(consumer), None)
+
+
+def close_producer(producer: Producer) -> None:
+    """Destroy the handle; nothing may be left in it."""
+    producer.close()
+    _open.pop(id(producer), None)
+
+
+def close_admin(admin: AdminClient) -> None:
+    """Destroy the handle."""
+    admin.__exit__(None, None, None)
+    _open.pop(id(admin), None)
+
+
+def _abandon() -> None:
+    for handle in _open.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_abandon)
