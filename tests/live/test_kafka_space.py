@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from nova import ReceivedTask, Task
 from nova.brokers.kafka import driver
@@ -117,3 +118,19 @@ def test_without_reclaiming_everything_is_kept(tmp_path: Path, monkeypatch: pyte
     eventually(lambda: len(seen) == 20)
     never(lambda: kept(made, f"{made.prefix}_PRIORITY_NORMAL") < 20, during=2 * EVERY)
     made.close()
+
+
+def test_a_topic_that_is_made_anew_under_a_running_worker_is_read_from_its_beginning(broker: Broker) -> None:
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    admin = AdminClient({"bootstrap.servers": broker.section["bootstrap_servers"]})
+    q = broker.queue()
+    seen: set[str] = set()
+    q.start(lambda task: seen.add(task.id))
+    q.enqueue_batch([Task("t", i, id=f"old{i}") for i in range(200)])
+    eventually(lambda: len(seen) == 200)
+    eventually(lambda: q.depth().running == 0)
+    admin.delete_topics([topic])[topic].result(10)
+    eventually(lambda: topic not in admin.list_topics(timeout=10).topics)
+    other = broker.queue()
+    other.enqueue_batch([Task("t", i, id=f"new{i}") for i in range(50)]).raise_for_failures()
+    eventually(lambda: {f"new{i}" for i in range(50)} <= seen, timeout=60)

@@ -37,7 +37,7 @@ from nova.brokers.kafka.members import Members
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.offsets import Offsets, Place
 from nova.brokers.kafka.publisher import Publisher
-from nova.brokers.kafka.pump import PumpOptions
+from nova.brokers.kafka.receiving import PumpOptions
 from nova.brokers.kafka.reclaim import Reclaimer
 from nova.brokers.kafka.records import as_record
 from nova.brokers.kafka.registry import GroupBook, Registration

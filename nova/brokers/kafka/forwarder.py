@@ -20,7 +20,8 @@ from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.escrow import LeaseBook
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.partition import KafkaDelivery
-from nova.brokers.kafka.pump import Pump, PumpOptions
+from nova.brokers.kafka.pump import Pump
+from nova.brokers.kafka.receiving import PumpOptions
 from nova.brokers.kafka.records import DEATHS, DUE, ESCROW, HOLD, KEY, SENT, TARGET, Record, delayed, released
 from nova.envelope import ID
 from nova.errors import BrokerError, PublishError

@@ -136,6 +136,14 @@ class Partition:
         if (self._deaths >= SUSPECT_DEATHS and offset < self._exposed) or deaths >= SUSPECT_DEATHS:
             delivery.suspect = True
 
+    def begin_again(self) -> None:
+        """The topic was deleted and made anew: offsets mean other records now, and nothing of them is finished."""
+        self.lose()
+        self.over = False
+        self.tracker = None
+        self.charges.clear()
+        self._deaths = self._exposed = self._calm_at = 0
+
     def finish(self, offsets: Iterable[int]) -> None:
         """These are done for good."""
         if self.tracker is not None:

@@ -11,20 +11,21 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from nova.brokers.kafka import offset_map
-from nova.brokers.kafka.failures import construction_error, is_denied, text_of
+from nova.brokers.kafka.commits import Commits
+from nova.brokers.kafka.failures import construction_error
 from nova.brokers.kafka.handles import close_consumer, hold
+from nova.brokers.kafka.health import Health
 from nova.brokers.kafka.partition import CAREFUL_HELD, KafkaDelivery, Partition
+from nova.brokers.kafka.receiving import PumpOptions, Receiver
 from nova.brokers.kafka.records import DEATHS, SENT, decode_headers, unpack
 from nova.envelope import GROUP, Headers
 
-__all__ = ["COMMIT_EVERY", "Pump", "PumpOptions", "Receiver"]
+__all__ = ["COMMIT_EVERY", "Pump"]
 
 COMMIT_EVERY = 0.25
 """Seconds between commits: what a process finished since runs again after its death."""
@@ -33,7 +34,6 @@ POLL = 0.05
 CHUNK = 1000
 FULL_PATIENCE = 0.1
 """Seconds of fullness before partitions are paused: a pause throws away what was fetched ahead."""
-PROBE_EVERY = 1.0
 COMMITTED_TIMEOUT = 10.0
 LAST_COMMIT = 2.0
 """Seconds for which the last commit of a partition that leaves is tried."""
@@ -43,82 +43,23 @@ Place = tuple[str, int]
 _log = logging.getLogger(__name__)
 
 
-class Receiver(Protocol):
-    """Who gets what a pump reads. Called on the pump's thread."""
-
-    def room(self) -> int:
-        """How many more records are wanted now."""
-        ...
-
-    def put(self, deliveries: list[KafkaDelivery]) -> None:
-        """Take these."""
-        ...
-
-    def give_away(self, deliveries: list[KafkaDelivery], deadline: float) -> list[KafkaDelivery]:
-        """Their partition goes to another while they still run: see to it that they run nowhere else.
-
-        Returns:
-            Those it managed.
-        """
-        ...
-
-    def tick(self) -> None:
-        """Called some times a second."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PumpOptions:
-    """What a pump reads and how.
-
-    Attributes:
-        settings: librdkafka's.
-        topics: to subscribe to; those that do not exist (yet) are read once they do.
-        shown: the topic a delivery names, where it is another.
-        group: records addressed to other groups are passed over; None = no record is.
-        starts: where to begin in partitions nobody has committed; a missing one begins at its first record.
-        since_ms: what was sent before this instant is passed over, by topic (delayed tasks come long after).
-        charged: count each hand-out durably.
-        watchful: look for records that kill their process.
-        partition_limit: the most records (and bytes) of a partition held at once; None = no bound.
-        revoke_grace: seconds that running tasks get when their partition must be given away.
-    """
-
-    name: str
-    where: str
-    settings: dict[str, Any]
-    topics: Sequence[str]
-    group: str | None
-    shown: Mapping[str, str] = field(default_factory=dict)
-    starts: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-    since_ms: Mapping[str, int] = field(default_factory=dict)
-    charged: bool = False
-    watchful: bool = True
-    partition_limit: Callable[[str], tuple[int, int]] | None = None
-    revoke_grace: float = 5.0
-
-
 class Pump:
-    """Reads for one receiver from `start` to `close`.
-
-    Attributes:
-        trouble: why nothing can be received now, or None.
-    """
+    """Reads for one receiver from `start` to `close`."""
 
     def __init__(self, options: PumpOptions, receiver: Receiver) -> None:
-        self.trouble: str | None = None
         self._options = options
+        self._label = f"{options.where}: {options.name}"
+        self._health = Health(options.where, options.name)
         self._receiver = receiver
         self._partitions: dict[Place, Partition] = {}
+        self._commits = Commits(self._partitions, self._health, self._label)
         self._commands: deque[Callable[[], None]] = deque()
         self._unlent: list[KafkaDelivery] = []
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._full_since: float | None = None
         self._all_paused = False
-        self._doubt: str | None = None
-        self._denied: str | None = None
-        self._last_commit = self._last_probe = self._last_tick = time.monotonic()
+        self._last_commit = time.monotonic()
         self._deadline = 0.0
         self._thread = threading.Thread(target=self._run, name=options.name, daemon=True)
 
@@ -128,12 +69,17 @@ class Pump:
         Raises:
             ConfigError: librdkafka refuses a setting.
         """
-        settings = {**self._options.settings, "error_cb": self._note, "on_commit": self._committed}
+        settings = {**self._options.settings, "error_cb": self._health.note, "on_commit": self._commits.answered}
         try:
             self._consumer = hold(Consumer(settings))
         except KafkaException as exc:
             raise construction_error(exc) from exc
         self._thread.start()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be received now, or None."""
+        return self._health.trouble
 
     def call(self, command: Callable[[], None]) -> None:
         """Run a command on the pump's thread, soon. Any thread."""
@@ -198,8 +144,8 @@ class Pump:
                     self._step()
                     backoff = POLL
                 except Exception as exc:  # noqa: BLE001 - a thread's top: a dead pump would be a deaf worker
-                    _log.exception("%s: %s failed, going on", self._options.where, self._options.name)
-                    self.trouble = f"{self._options.where}: {exc}"
+                    _log.exception("%s failed, going on", self._label)
+                    self._health.failed(exc)
                     self._closing.wait(backoff)
                     backoff = min(2 * backoff, 5.0)
         finally:
@@ -217,12 +163,9 @@ class Pump:
         now = time.monotonic()
         if now - self._last_commit >= COMMIT_EVERY:
             self._last_commit = now
-            self._commit([p for p in self._partitions.values() if p.dirty and p.base is not None])
-        if now - self._last_tick >= COMMIT_EVERY:
-            self._last_tick = now
+            self._commits.later(self._consumer, [p for p in self._partitions.values() if p.dirty])
             self._receiver.tick()
-        if self._doubt is not None and now - self._last_probe >= PROBE_EVERY:
-            self._probe()
+        self._health.probe(lambda: self._consumer.list_topics(self._options.topics[0], timeout=1.0))
 
     def _room(self) -> int:
         careful = [len(partition.held) for partition in self._partitions.values() if partition.is_careful]
@@ -251,7 +194,7 @@ class Pump:
         for message in messages:
             error = message.error()
             if error is not None:
-                self._note_read(error, message)
+                self._health.note_read(error, message)
                 continue
             partition = partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
             offset = message.offset()
@@ -278,9 +221,9 @@ class Pump:
                     deaths=_number(deaths) if deaths else 0,
                 )
             )
-        if fresh and self._denied is not None:
-            self.trouble = self._denied = None
-        self._lend(fresh)
+        if fresh:
+            self._health.good()
+            self._lend(fresh)
 
     def _is_mine(self, partition: Partition, headers: Headers) -> bool:
         """Addressed to this group or to all, and not older than the group."""
@@ -291,8 +234,15 @@ class Pump:
 
     def _fetch(self, partition: Partition, offset: int) -> bool:
         tracker = partition.tracker
-        if tracker is not None and offset > tracker.next == tracker.base and not partition.held:
-            self._look_for_loss(partition, offset)
+        if tracker is not None and offset != tracker.next:
+            if offset < tracker.base:
+                _log.error(
+                    "%s: topic %r, partition %d begins again at %d, behind %d: it was made anew; what it holds is taken",
+                    self._label, partition.topic, partition.number, offset, tracker.base,
+                )  # fmt: skip
+                partition.begin_again()
+            elif offset > tracker.next == tracker.base and not partition.held:
+                self._look_for_loss(partition, offset)
         return partition.fetch(offset)
 
     def _look_for_loss(self, partition: Partition, offset: int) -> None:
@@ -317,7 +267,7 @@ class Pump:
         for delivery in deliveries:
             delivery.partition.lend(delivery)
         unmarked = [partition for partition in touched if partition.needs_mark]
-        if unmarked and not self._commit_now(unmarked):
+        if unmarked and not self._commits.now(self._consumer, unmarked):
             self._unlent += deliveries
             return
         for partition in unmarked:
@@ -331,7 +281,7 @@ class Pump:
         waiting = [delivery for delivery in self._unlent if not delivery.lost]
         self._unlent = []
         unmarked = [partition for partition in {d.partition for d in waiting} if partition.needs_mark]
-        if unmarked and not self._commit_now(unmarked):
+        if unmarked and not self._commits.now(self._consumer, unmarked):
             self._unlent = waiting
             return
         for partition in unmarked:
@@ -366,65 +316,6 @@ class Pump:
         if resume:
             self._consumer.resume(resume)
 
-    # --- commits
-
-    def _offsets(self, partitions: Sequence[Partition], *, clean: bool) -> list[TopicPartition]:
-        offsets = []
-        for partition in partitions:
-            base = partition.base
-            if base is not None:
-                cut = partition.truncated
-                text = partition.text(clean=clean)
-                if partition.truncated > cut == 0:
-                    _log.warning(
-                        "%s: topic %r, partition %d: too many tasks in between are unfinished to note all that are "
-                        "finished; after a takeover some would run again",
-                        self._options.where, partition.topic, partition.number,
-                    )  # fmt: skip
-                offsets.append(TopicPartition(partition.topic, partition.number, base, text))
-                partition.dirty = False
-        return offsets
-
-    def _commit(self, partitions: Sequence[Partition]) -> None:
-        """In the background; what fails is dirty again."""
-        offsets = self._offsets(partitions, clean=False)
-        if offsets:
-            self._consumer.commit(offsets=offsets, asynchronous=True)
-
-    def _commit_now(self, partitions: Sequence[Partition], *, clean: bool = False) -> bool:
-        """And wait for it."""
-        offsets = self._offsets(partitions, clean=clean)
-        if not offsets:
-            return True
-        try:
-            answers = self._consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as exc:
-            self._not_committed(offsets, exc.args[0])
-            return False
-        failed = [answer for answer in answers if answer.error is not None]
-        if failed:
-            self._not_committed(failed, failed[0].error)
-        return not failed
-
-    def _committed(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
-        """The broker's answer to a background commit, called inside `poll`."""
-        if error is not None and error.code() != KafkaError._NO_OFFSET:
-            self._not_committed(offsets, error)
-            return
-        failed = [place for place in offsets or () if place.error is not None]
-        if failed:
-            self._not_committed(failed, failed[0].error)
-
-    def _not_committed(self, offsets: Sequence[TopicPartition], error: Any) -> None:
-        for place in offsets:
-            partition = self._partitions.get((place.topic, place.partition))
-            if partition is not None:
-                partition.dirty = True
-        if isinstance(error, KafkaError) and is_denied(error):
-            self._denied = text_of(error)
-            self.trouble = f"{self._options.where}: {self._denied}"
-        _log.info("%s: %s: a commit was refused, trying again: %s", self._options.where, self._options.name, error)
-
     # --- rebalances: called inside `poll` and `close`
 
     def _assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
@@ -455,7 +346,7 @@ class Pump:
                 topic, number, shown, left, charged=self._options.charged, watchful=self._options.watchful
             )
         consumer.incremental_assign(targets)
-        self.trouble = self._denied = None
+        self._health.good()
         _log.debug("%s: got %s", self._options.name, ", ".join(f"{p.topic}[{p.partition}]" for p in places))
 
     def _positions(self, consumer: Consumer, places: list[TopicPartition]) -> dict[Place, TopicPartition]:
@@ -518,12 +409,10 @@ class Pump:
         for partition in partitions:
             partition.take_back_charges()
         while waiting := [p for p in partitions if not p.over and (p.marked or p.dirty)]:
-            if self._commit_now(waiting, clean=True):
+            if self._commits.now(self._consumer, waiting, clean=True):
                 break
             if time.monotonic() >= deadline:
-                _log.warning(
-                    "%s: %s: the last commit was refused; some tasks run again", self._options.where, self._options.name
-                )
+                _log.warning("%s: the last commit was refused; some tasks run again", self._label)
                 break
             if may_poll:
                 self._consumer.poll(POLL)
@@ -539,45 +428,9 @@ class Pump:
             self._finish(list(self._partitions.values()), deadline, may_poll=True)
             self._partitions.clear()
         except Exception:  # noqa: BLE001 - the consumer must be closed whatever happens
-            _log.exception("%s: %s did not end in order", self._options.where, self._options.name)
+            _log.exception("%s did not end in order", self._label)
         finally:
             close_consumer(self._consumer)
-
-    # --- trouble
-
-    def _note(self, error: KafkaError) -> None:
-        """The client's own word on its connections, called inside `poll`."""
-        if is_denied(error):
-            self._denied = text_of(error)
-            self.trouble = f"{self._options.where}: {self._denied}"
-            _log.error("%s: %s: %s", self._options.where, self._options.name, self._denied)
-        else:
-            self._doubt = error.str()
-
-    def _note_read(self, error: KafkaError, message: Message) -> None:
-        topic = message.topic()
-        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-            _log.debug("%s: topic %r does not exist (yet)", self._options.where, topic)
-        elif is_denied(error):
-            denied = f"topic {topic!r}: {text_of(error)}" if topic else text_of(error)
-            if denied != self._denied:  # each partition says it
-                _log.error("%s: %s: %s", self._options.where, self._options.name, denied)
-            self._denied = denied
-            self.trouble = f"{self._options.where}: {self._denied}"
-        else:
-            _log.warning("%s: %s: %s", self._options.where, self._options.name, text_of(error))
-            self._doubt = error.str()
-
-    def _probe(self) -> None:
-        """Ask whether the broker is really away: the client also reports connections it closed because they were idle."""
-        self._last_probe = time.monotonic()
-        try:
-            self._consumer.list_topics(self._options.topics[0], timeout=1.0)
-        except KafkaException:
-            self.trouble = f"{self._options.where}: {self._doubt}"
-        else:
-            self._doubt = None
-            self.trouble = None if self._denied is None else f"{self._options.where}: {self._denied}"
 
 
 def _number(text: str) -> int:

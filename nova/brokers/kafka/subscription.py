@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from nova.brokers.base import Delivery
 from nova.brokers.kafka.escrow import Escrow, Lease
 from nova.brokers.kafka.partition import KafkaDelivery
-from nova.brokers.kafka.pump import Pump, PumpOptions
+from nova.brokers.kafka.pump import Pump
+from nova.brokers.kafka.receiving import PumpOptions
 from nova.errors import BrokerUnavailable
 
 __all__ = ["KafkaSubscription"]

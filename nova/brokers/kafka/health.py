@@ -1,0 +1,87 @@
+"""Whether a consumer can receive, from what the client says of its connections and rights. Any thread reads, one writes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from nova.brokers.kafka.failures import is_denied, text_of
+
+__all__ = ["Health"]
+
+PROBE_EVERY = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Health:
+    """The health of one consumer.
+
+    Args:
+        where: the broker's address, for messages.
+        name: the consumer's, for messages.
+
+    Attributes:
+        trouble: why nothing can be received now, or None.
+    """
+
+    def __init__(self, where: str, name: str) -> None:
+        self.trouble: str | None = None
+        self._where = where
+        self._name = name
+        self._doubt: str | None = None
+        self._denied: str | None = None
+        self._last_probe = time.monotonic()
+
+    def good(self) -> None:
+        """Something was received or assigned."""
+        if self._denied is not None:
+            self.trouble = self._denied = None
+
+    def deny(self, error: KafkaError, topic: str | None = None) -> None:
+        """The broker refuses what waiting does not mend; said once, though each partition says it."""
+        denied = f"topic {topic!r}: {text_of(error)}" if topic else text_of(error)
+        if denied != self._denied:
+            _log.error("%s: %s: %s", self._where, self._name, denied)
+        self._denied = denied
+        self.trouble = f"{self._where}: {denied}"
+
+    def note(self, error: KafkaError) -> None:
+        """The client's own word on its connections, called inside `poll`."""
+        if is_denied(error):
+            self.deny(error)
+        else:
+            self._doubt = error.str()
+
+    def note_read(self, error: KafkaError, message: Message) -> None:
+        """An error that came in the place of a record."""
+        topic = message.topic()
+        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            _log.debug("%s: topic %r does not exist (yet)", self._where, topic)
+        elif is_denied(error):
+            self.deny(error, topic)
+        else:
+            _log.warning("%s: %s: %s", self._where, self._name, text_of(error))
+            self._doubt = error.str()
+
+    def failed(self, exc: Exception) -> None:
+        """A bug, or something nobody thought of."""
+        self.trouble = f"{self._where}: {exc}"
+        self._doubt = str(exc)
+
+    def probe(self, ask: Callable[[], object]) -> None:
+        """If in doubt ask the broker whether it is really away: the client also reports connections closed when idle."""
+        now = time.monotonic()
+        if self._doubt is None or now - self._last_probe < PROBE_EVERY:
+            return
+        self._last_probe = now
+        try:
+            ask()
+        except KafkaException:
+            self.trouble = f"{self._where}: {self._doubt}"
+        else:
+            self._doubt = None
+            self.trouble = None if self._denied is None else f"{self._where}: {self._denied}"
