@@ -43,9 +43,16 @@ class TopicReader:
             BrokerError: the end was not reached in time; a later call goes on from there.
         """
         start = self._position or 0
+        if start > self._end(timeout):  # the topic was made anew
+            start = self._position = 0
         for message in read_range(self._consumer, self._topic, 0, start, None, timeout, self._where):
             self._position = (message.offset() or 0) + 1
             yield message
+
+    def _end(self, timeout: float) -> int:
+        place = TopicPartition(self._topic, 0)
+        marks = ask(self._where, lambda: self._consumer.get_watermark_offsets(place, timeout=timeout), timeout)
+        return marks[1] if marks is not None else 0
 
     def close(self) -> None:
         """Let go of the broker."""

@@ -82,7 +82,7 @@ class KafkaDeadLetters:
         with self._working:
             self._refresh()
             keys = [delivery.handle for delivery in deliveries if delivery.handle in self._letters]
-            records = [Record(self._topic, key.decode(), None, {}) for key in keys]
+            records = [Record(self._topic, key, None, {}) for key in keys]
             for error in self._publish(records).result() if records else ():
                 if error is not None:
                     raise BrokerError(str(error)) from error

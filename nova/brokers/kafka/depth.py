@@ -17,7 +17,7 @@ from nova.brokers.kafka.escrow import LeaseBook
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.offset_map import OffsetMap
 from nova.brokers.kafka.offsets import Offsets, Place
-from nova.brokers.kafka.records import ESCROW, SENT, TARGET, decode_headers
+from nova.brokers.kafka.records import ESCROW, SENT, TARGET, decode_headers, number
 from nova.brokers.kafka.registry import Registration
 from nova.envelope import GROUP
 
@@ -117,7 +117,7 @@ class DepthReader:
                 delayed.update({topic: round(number * length / looked) for topic, number in counts.items()})
         if tokens:
             book = self.leases()
-            escrowed.update(target for token, target in tokens if book.until(token) is not None)
+            escrowed.update(target for token, target in tokens if book.is_running(token))
         return delayed, escrowed
 
     def _count_range(self, place: Place, found: OffsetMap, end: int, tokens: list[tuple[str, str]]) -> Counter[str]:
@@ -129,8 +129,8 @@ class DepthReader:
             if message.offset() in done or headers.get(GROUP, self.group) != self.group:
                 continue
             target = self.names.shown(headers.get(TARGET, ""))
-            sent = headers.get(SENT, "")
-            if (int(sent) if sent.isdigit() else message.timestamp()[1]) < since_ms.get(target, 0):
+            sent_ms = number(headers.get(SENT))
+            if (message.timestamp()[1] if sent_ms is None else sent_ms) < since_ms.get(target, 0):
                 continue
             if ESCROW in headers:
                 tokens.append((headers[ESCROW], target))

@@ -3,9 +3,10 @@
 A record is unfinished as long as its handler runs, so a task of hours would run again at every rebalance and keep the base
 of its partition back. So, from `escrow_after` on and whenever its partition must be given away: (1) a lease is written to
 the compacted topic `{prefix}_LEASE`; (2) a copy, due when the lease ends, goes to the delay topics; (3) the record counts as
-finished. The holder renews the lease and deletes it when the task is settled. When the copy falls due the forwarder looks at
-the lease: gone = the task is done, the copy is dropped; renewed = the copy waits on; run out = the holder is dead, the task
-runs again. A crash between any two steps duplicates the task and never loses it.
+finished. The holder renews the lease and writes "done" into it when the task is settled. When the copy falls due the
+forwarder looks at the lease: done = the copy is dropped, and the lease deleted; renewed = the copy waits on; released = a
+worker that stopped gave the task back, it runs again; run out or unknown = the holder is dead, it runs again and that is
+counted. A crash between any two steps duplicates the task and never loses it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from nova.brokers.kafka.compacted import TopicReader
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.partition import KafkaDelivery
-from nova.brokers.kafka.records import DEATHS, ESCROW, Record, delayed, pack
+from nova.brokers.kafka.records import DEATHS, ESCROW, Record, delayed, number, pack
 from nova.envelope import GROUP, ID
 
-__all__ = ["Escrow", "Lease", "LeaseBook"]
+__all__ = ["DONE", "RELEASED", "Escrow", "Lease", "LeaseBook"]
+
+DONE, RELEASED = "done", "released"
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class Lease:
         self._token = token
         self._task = task
         self._renewed = renewed
-        self._ended = False
+        self._end: str | None = None
         self._decided = threading.Event()
 
     def wait(self, timeout: float) -> bool:
@@ -57,22 +60,22 @@ class Lease:
     def renew(self) -> None:
         """Write it anew if a third of it is over."""
         now = time.monotonic()
-        if self.is_taken and not self._ended and now - self._renewed >= self._escrow.lease / 3:
+        if self.is_taken and self._end is None and now - self._renewed >= self._escrow.lease / 3:
             self._renewed = now
             self._escrow.write(self._token)
 
-    def end(self) -> None:
-        """The task is settled."""
-        self._ended = True
+    def end(self, how: str = DONE) -> None:
+        """The task is settled, or (`RELEASED`) given back. If this is lost it runs again when the lease is over."""
+        self._end = how
         if self.is_taken:
-            self._escrow.delete(self._token)
+            self._escrow.write(self._token, how)
 
     def decide(self, *, taken: bool) -> None:
         """The broker's answer to the copy."""
         self.is_taken, self.has_failed = taken, not taken
         self._decided.set()
-        if taken and self._ended:
-            self._escrow.delete(self._token)
+        if taken and self._end is not None:
+            self._escrow.write(self._token, self._end)
         elif taken:
             _log.info("task %s runs long: in escrow until it ends", self._task)
 
@@ -113,19 +116,16 @@ class Escrow:
             else:
                 lease.decide(taken=False)
 
-        self._publish([self._entry(token, due_ms)]).add_done_callback(written)
+        self._publish([self._entry(token, str(due_ms))]).add_done_callback(written)
         return lease
 
-    def write(self, token: str) -> None:
-        """The holder lives: another lease from now on."""
-        self._publish([self._entry(token, _now_ms() + int(self.lease * 1000))])
+    def write(self, token: str, how: str | None = None) -> None:
+        """How it ended, or (None) that the holder lives: another lease from now on."""
+        value = how or str(_now_ms() + int(self.lease * 1000))
+        self._publish([self._entry(token, value)])
 
-    def delete(self, token: str) -> None:
-        """The task is settled. If this is lost the task runs again when the lease is over."""
-        self._publish([Record(self._names.leases, token, None, {})])
-
-    def _entry(self, token: str, until_ms: int) -> Record:
-        return Record(self._names.leases, token, str(until_ms).encode(), {})
+    def _entry(self, token: str, value: str) -> Record:
+        return Record(self._names.leases, token, value.encode(), {})
 
 
 class LeaseBook:
@@ -133,7 +133,7 @@ class LeaseBook:
 
     def __init__(self, reader: TopicReader) -> None:
         self._reader = reader
-        self._until: dict[str, int] = {}
+        self._states: dict[str, int | str] = {}
 
     def catch_up(self, timeout: float) -> None:
         """Read what was written since.
@@ -143,15 +143,20 @@ class LeaseBook:
         """
         for message in self._reader.catch_up(timeout):
             token = (message.key() or b"").decode(errors="replace")
-            value = message.value()
-            if value is None or not value.isdigit():
-                self._until.pop(token, None)
+            text = (message.value() or b"").decode(errors="replace")
+            state = text if text in (DONE, RELEASED) else number(text)
+            if state is None:
+                self._states.pop(token, None)
             else:
-                self._until[token] = int(value)
+                self._states[token] = state
 
-    def until(self, token: str) -> int | None:
-        """When the lease runs out (epoch ms); None if it is gone."""
-        return self._until.get(token)
+    def state(self, token: str) -> int | str | None:
+        """When the lease runs out (epoch ms), `DONE`, `RELEASED`, or None if there is none."""
+        return self._states.get(token)
+
+    def is_running(self, token: str) -> bool:
+        """Somebody holds it."""
+        return isinstance(self._states.get(token), int)
 
     def close(self) -> None:
         """Let go of the broker."""

@@ -17,14 +17,27 @@ from collections.abc import Callable, Sequence
 
 from nova.brokers.base import Confirmation
 from nova.brokers.kafka.delay_lanes import DelayLanes
-from nova.brokers.kafka.escrow import LeaseBook
+from nova.brokers.kafka.escrow import DONE, RELEASED, LeaseBook
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.partition import KafkaDelivery
 from nova.brokers.kafka.pump import Pump
 from nova.brokers.kafka.receiving import PumpOptions
-from nova.brokers.kafka.records import DEATHS, DUE, ESCROW, HOLD, KEY, SENT, TARGET, Record, delayed, released
+from nova.brokers.kafka.records import (
+    DEATHS,
+    DUE,
+    ESCROW,
+    HOLD,
+    KEY,
+    SENT,
+    TARGET,
+    ForeignRecord,
+    Record,
+    delayed,
+    number,
+    released,
+)
 from nova.envelope import ID
-from nova.errors import BrokerError, PublishError
+from nova.errors import PublishError
 
 __all__ = ["NEAR_LIMIT", "Forwarder", "limits"]
 
@@ -126,12 +139,14 @@ class Forwarder:
 
     def _run(self) -> None:
         while not self._closing.is_set():
+            due: list[KafkaDelivery] = []
             try:
                 due = self._wait_for_due()
                 if due:
                     self._move(due)
             except Exception:  # noqa: BLE001 - a thread's top: without it no delay would ever end
-                _log.exception("forwarding delayed tasks failed, going on")
+                _log.exception("forwarding delayed tasks failed, trying again")
+                self._again(due)
                 self._closing.wait(IDLE)
 
     def _wait_for_due(self) -> list[KafkaDelivery]:
@@ -157,20 +172,21 @@ class Forwarder:
             headers = delivery.headers
             if SENT not in headers and delivery.timestamp_ms is not None:
                 headers = delivery.headers = {**headers, SENT: str(delivery.timestamp_ms)}
-            if ESCROW in headers and int(headers[DUE]) <= now_ms:
-                self._bring_before_judge(delivery)
-                continue
             try:
-                records.append(released(self._names, self._lanes, delivery.body, headers, now_ms))
-            except (KeyError, ValueError):
+                record = released(self._names, self._lanes, delivery.body, headers, now_ms)
+            except ForeignRecord:
                 partition, offset = delivery.partition, delivery.offset
                 _log.error(
                     "topic %r, partition %d, offset %d holds no delayed task of Nova's; passed over",
                     partition.topic, partition.number, offset,
                 )  # fmt: skip
                 self._done([delivery])
+                continue
+            if ESCROW in headers and record.topic == headers[TARGET]:
+                self._bring_before_judge(delivery)
             else:
                 moving.append(delivery)
+                records.append(record)
         if records:
             self._publish(records).add_done_callback(lambda done: self._moved(moving, done.result()))
 
@@ -182,11 +198,15 @@ class Forwarder:
             self._done(arrived)
         if failed:
             _log.warning("%d delayed tasks could not be moved, trying again: %s", len(failed), failed[0][1])
-            again_ms = _now_ms() + RETRY_AFTER_MS
-            with self._changed:
-                for delivery, _ in failed:
-                    heapq.heappush(self._heap, (again_ms, next(self._serials), delivery))
-                self._changed.notify()
+            self._again([delivery for delivery, _ in failed])
+
+    def _again(self, deliveries: Sequence[KafkaDelivery]) -> None:
+        """Try these once more, a little later."""
+        again_ms = _now_ms() + RETRY_AFTER_MS
+        with self._changed:
+            for delivery in deliveries:
+                heapq.heappush(self._heap, (again_ms, next(self._serials), delivery))
+            self._changed.notify()
 
     def _done(self, deliveries: Sequence[KafkaDelivery]) -> None:
         self.pump.call(lambda: self.pump.ack(deliveries))
@@ -206,50 +226,49 @@ class Forwarder:
             try:
                 book = book or self._open_book()
                 book.catch_up(JUDGE_TIMEOUT)
-            except BrokerError as exc:
-                self._failing = str(exc)
-                _log.warning("the leases of long tasks cannot be read, trying again: %s", exc)
+                self._decide(case, book)
+            except Exception as exc:  # noqa: BLE001 - a thread's top: without it no escrow would ever end
+                self._failing = f"the leases of long tasks cannot be read: {exc}"
+                _log.warning("the leases of long tasks cannot be read, trying again: %r", exc)
                 self._closing.wait(1.0)
                 continue
-            self._decide(case, book)
             case = self._cases.get()
         if book is not None:
             book.close()
 
     def _decide(self, case: KafkaDelivery, book: LeaseBook) -> None:
+        """Drop the copy, let it wait on, or let it run."""
         now_ms = _now_ms()
         headers = dict(case.headers)
         token = headers[ESCROW]
-        until_ms = book.until(token)
-        if until_ms is None:
+        lease = book.state(token)
+        tombstone = Record(self._names.leases, token, None, {})
+        if lease == DONE:
+            self._publish([tombstone])
             self._done([case])
             return
-        if until_ms > now_ms:
-            target, key = headers[TARGET], headers.get(KEY)
+        if isinstance(lease, int) and lease > now_ms:
             headers.pop(HOLD, None)
-            records = [delayed(self._names, self._lanes, target, key, case.body, headers, until_ms, now_ms)]
-        else:
-            _log.warning("the worker of task %s is gone, it runs again", headers.get(ID) or headers.get(KEY))
-            headers[DEATHS] = str(int(headers.get(DEATHS, "0")) + 1)
             records = [
-                released(self._names, self._lanes, case.body, headers, now_ms),
-                Record(self._names.leases, token, None, {}),
+                delayed(self._names, self._lanes, headers[TARGET], headers.get(KEY), case.body, headers, lease, now_ms)
             ]
+        else:
+            if lease != RELEASED:  # run out, or unknown: the holder did not end in order
+                _log.warning("the worker of task %s is gone, it runs again", headers.get(ID) or headers.get(KEY))
+                headers[DEATHS] = str((number(headers.get(DEATHS)) or 0) + 1)
+            records = [released(self._names, self._lanes, case.body, headers, now_ms), tombstone]
         self._publish(records).add_done_callback(lambda done: self._moved([case], done.result()[:1]))
 
 
 def _release_ms(delivery: KafkaDelivery, now_ms: int) -> int:
     """When a delay record moves: never after its due time, whatever the broker's clock says."""
-    headers = delivery.headers
-    try:
-        due_ms = int(headers[DUE])
-        hold = headers.get(HOLD)
-        if hold is None:
-            return due_ms
-        stored_ms = delivery.timestamp_ms
-        return min(due_ms, (now_ms if stored_ms is None or stored_ms < 0 else stored_ms) + int(hold))
-    except (KeyError, ValueError):
+    due_ms, hold_ms = number(delivery.headers.get(DUE)), number(delivery.headers.get(HOLD))
+    if due_ms is None:
         return now_ms
+    if hold_ms is None:
+        return due_ms
+    stored_ms = delivery.timestamp_ms
+    return min(due_ms, (now_ms if stored_ms is None or stored_ms < 0 else stored_ms) + hold_ms)
 
 
 def _now_ms() -> int:

@@ -27,6 +27,7 @@ FENCE = 2900
 _VERSION = "1"
 _DEFLATED = "z"
 _RUNS, _BITS = 0, 1
+_MOST_BYTES = 1 << 16
 _MOST_DONE = 1 << 22
 """A text that claims more finished offsets is none of ours."""
 
@@ -98,7 +99,7 @@ def decode(base: int, text: str | None) -> OffsetMap | None:
         return None
     try:
         if text[1:2] == _DEFLATED:
-            data = zlib.decompress(base64.b85decode(text[2:]))
+            data = zlib.decompressobj().decompress(base64.b85decode(text[2:]), _MOST_BYTES)
         else:
             data = base64.b85decode(text[1:])
         return _parse(base, data)

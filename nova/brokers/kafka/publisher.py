@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -78,7 +78,7 @@ class Pending:
         if self._places is None:
             self._places = {}
             for index, record in enumerate(self._records):
-                look = (record.topic, (record.key or "").encode(), record.value)
+                look = (record.topic, _as_bytes(record.key), record.value)
                 self._places.setdefault(look, []).append(index)
         places = self._places.get(
             (message.topic() or "", message.key() or b"", message.value()), range(len(self.outcome))
@@ -119,11 +119,17 @@ class Publisher:
         """The client, for metadata."""
         return self._producer
 
-    def send(self, pending: Pending, records: Sequence[Record]) -> None:
-        """Hand over the records of a call."""
+    def send(
+        self, pending: Pending, records: Sequence[Record], refused: Mapping[str, PublishError] | None = None
+    ) -> None:
+        """Hand over the records of a call, but for those of refused topics."""
         producer, report = self._producer, pending.report
         count = len(records)
         for index, record in enumerate(records):
+            if refused and record.topic in refused:
+                pending.outcome[index] = refused[record.topic]
+                count -= 1
+                continue
             try:
                 if self._closed.is_set():
                     raise KafkaException(KafkaError(KafkaError._DESTROY, "the driver is closed"))
@@ -141,8 +147,8 @@ class Publisher:
             except KafkaException as exc:
                 pending.outcome[index] = self._refusal(record, exc)
                 count -= 1
-            except RuntimeError:  # closed at this very moment
-                pending.outcome[index] = PublishError(f"{self._where}: the driver is closed")
+            except Exception as exc:  # noqa: BLE001 - closed at this very moment, or text that UTF-8 cannot hold
+                pending.outcome[index] = PublishError(f"{self._where}: not sent: {exc}")
                 count -= 1
         pending.expect(count)
 
@@ -212,3 +218,7 @@ class Publisher:
         if error.code() != KafkaError._ALL_BROKERS_DOWN or self.last_error is None:  # the others say why
             self.last_error = error
         _log.debug("%s: %s", self._where, error.str())
+
+
+def _as_bytes(key: str | bytes | None) -> bytes:
+    return key.encode(errors="replace") if isinstance(key, str) else key or b""

@@ -22,7 +22,7 @@ from nova.brokers.kafka.handles import close_consumer, hold
 from nova.brokers.kafka.health import Health
 from nova.brokers.kafka.partition import CAREFUL_HELD, KafkaDelivery, Partition
 from nova.brokers.kafka.receiving import PumpOptions, Receiver
-from nova.brokers.kafka.records import DEATHS, SENT, decode_headers, unpack
+from nova.brokers.kafka.records import DEATHS, SENT, decode_headers, number, unpack
 from nova.envelope import GROUP, Headers
 
 __all__ = ["COMMIT_EVERY", "Pump"]
@@ -184,53 +184,66 @@ class Pump:
         if first is None:
             return
         messages = [first]
-        if room > 1:
-            messages += consumer.consume(min(room, CHUNK) - 1, 0)
-        self._take(messages)
+        try:
+            if room > 1:
+                messages += consumer.consume(min(room, CHUNK) - 1, 0)
+        finally:  # what is in hand must be taken whatever else fails: offsets left out count as finished
+            self._take(messages)
 
     def _take(self, messages: list[Message]) -> None:
-        partitions, group = self._partitions, self._options.group
         fresh: list[KafkaDelivery] = []
         for message in messages:
             error = message.error()
             if error is not None:
                 self._health.note_read(error, message)
                 continue
-            partition = partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
+            partition = self._partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
             offset = message.offset()
             if partition is None or offset is None or not self._fetch(partition, offset):
                 continue
-            value = message.value()
-            raw = message.headers()
-            headers = decode_headers(raw)  # type: ignore[arg-type]
-            if value is None or (group is not None and not self._is_mine(partition, headers)):
-                partition.finish((offset,))
+            try:
+                delivery = self._read_one(partition, offset, message)
+            except Exception:  # noqa: BLE001 - it stays unfinished: its successor sees it again, and no other is touched
+                _log.exception(
+                    "%s: topic %r, partition %d, offset %d cannot be read",
+                    self._label, partition.topic, partition.number, offset,
+                )  # fmt: skip
                 continue
-            if group is not None:
-                unpack(headers, message.key())
-            deaths = headers.pop(DEATHS, None) if group is not None else None
-            fresh.append(
-                KafkaDelivery(
-                    partition.shown,
-                    value,
-                    headers,
-                    None,
-                    message.timestamp()[1],
-                    partition=partition,
-                    offset=offset,
-                    deaths=_number(deaths) if deaths else 0,
-                )
-            )
+            if delivery is None:
+                partition.finish((offset,))
+            else:
+                fresh.append(delivery)
         if fresh:
             self._health.good()
             self._lend(fresh)
+
+    def _read_one(self, partition: Partition, offset: int, message: Message) -> KafkaDelivery | None:
+        """None if it is for others."""
+        value, group = message.value(), self._options.group
+        headers = decode_headers(message.headers())  # type: ignore[arg-type]
+        if value is None or (group is not None and not self._is_mine(partition, headers)):
+            return None
+        deaths = 0
+        if group is not None:
+            unpack(headers, message.key())
+            deaths = number(headers.pop(DEATHS, None)) or 0
+        return KafkaDelivery(
+            partition.shown,
+            value,
+            headers,
+            None,
+            message.timestamp()[1],
+            partition=partition,
+            offset=offset,
+            deaths=deaths,
+        )
 
     def _is_mine(self, partition: Partition, headers: Headers) -> bool:
         """Addressed to this group or to all, and not older than the group."""
         if headers.get(GROUP, self._options.group) != self._options.group:
             return False
-        sent = headers.pop(SENT, None)
-        return sent is None or not sent.isdigit() or int(sent) >= self._options.since_ms.get(partition.topic, 0)
+        sent_ms = number(headers.pop(SENT, None))
+        return sent_ms is None or sent_ms >= self._options.since_ms.get(partition.topic, 0)
 
     def _fetch(self, partition: Partition, offset: int) -> bool:
         tracker = partition.tracker
@@ -431,7 +444,3 @@ class Pump:
             _log.exception("%s did not end in order", self._label)
         finally:
             close_consumer(self._consumer)
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0

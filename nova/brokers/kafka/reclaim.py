@@ -11,10 +11,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from confluent_kafka import KafkaException
+
+from nova.brokers.kafka.failures import DENIED, code_of
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.offsets import Offsets, Place
 from nova.brokers.kafka.registry import Registration
-from nova.errors import BrokerError, BrokerUnavailable
+from nova.errors import BrokerError
 
 __all__ = ["Reclaimer", "bounds"]
 
@@ -53,9 +56,10 @@ class Reclaimer:
         due = {place: bound for place, bound in found.items() if bound > beginnings.get(place, bound)}
         try:
             self._offsets.delete_before(due, timeout)
-        except BrokerUnavailable:
-            raise
         except BrokerError as exc:
+            cause = exc.__cause__
+            if not isinstance(cause, KafkaException) or code_of(cause) not in DENIED:
+                raise
             self._refused = True
             _log.warning("%s: finished tasks are not deleted, their space is kept: %s", self._where, exc)
             return {}

@@ -28,10 +28,12 @@ __all__ = [
     "KEY",
     "SENT",
     "TARGET",
+    "ForeignRecord",
     "Record",
     "as_record",
     "decode_headers",
     "delayed",
+    "number",
     "pack",
     "released",
     "unpack",
@@ -50,11 +52,15 @@ _OWN = (HOLD, DUE, TARGET, KEY, ESCROW)
 ANY_PARTITION = -1
 
 
+class ForeignRecord(Exception):
+    """A record of a delay topic that Nova did not write."""
+
+
 class Record(msgspec.Struct, gc=False):
     """What is produced. A struct for speed; nobody changes one."""
 
     topic: str
-    key: str | None
+    key: str | bytes | None
     value: bytes | None
     headers: Headers
     partition: int = ANY_PARTITION
@@ -98,8 +104,14 @@ def delayed(
 
 
 def released(names: Names, lanes: DelayLanes, value: bytes, headers: Mapping[str, str], now_ms: int) -> Record:
-    """The next hop of a delayed record, or its arrival at its target."""
-    due_ms, target, key = int(headers[DUE]), headers[TARGET], headers.get(KEY)
+    """The next hop of a delayed record, or its arrival at its target.
+
+    Raises:
+        ForeignRecord: it is none of ours.
+    """
+    due_ms, target, key = number(headers.get(DUE)), headers.get(TARGET), headers.get(KEY)
+    if due_ms is None or target is None or not names.owns(target):
+        raise ForeignRecord
     if due_ms > now_ms:
         kept = {name: text for name, text in headers.items() if name != HOLD}
         return delayed(names, lanes, target, key, value, kept, due_ms, now_ms)
@@ -135,6 +147,13 @@ def unpack(headers: Headers, key: bytes | None) -> None:
 def _expand(compact: str) -> Headers:
     values = compact.split(" ")
     return {name: value for name, value in zip((VERSION, CODEC, CREATED), values, strict=False) if value}
+
+
+def number(text: str | None) -> int | None:
+    """A count or an instant in a header, or None if it is none: anybody may write to a topic."""
+    if text is None or len(text) > 15 or not text.isascii() or not text.isdigit():
+        return None
+    return int(text)
 
 
 def decode_headers(raw: Iterable[tuple[str, bytes | str | None]] | None) -> Headers:

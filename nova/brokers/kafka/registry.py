@@ -1,19 +1,23 @@
 """Which groups consume which topics, and from where: the compacted topic `{prefix}_GROUPS`.
 
-A group is written there before it first subscribes. The first group of a topic gets what was sent before; a later one
-begins at the ends that were read just before its registration. The log's order says who was first, so two groups that
-start at the same moment agree. When the last group of a topic is removed, a mark without a group keeps where the next first
-one begins. Delayed tasks arrive long after they were sent; the instant of a registration, stamped by the broker, tells which
-of them are older than the group. Any thread; one at a time inside.
+A group is written there before it first subscribes, with the ends of the partitions read just before. The first group of a
+topic gets what was sent before all the same; a later one begins at those ends. Who is first is never written: everybody reads
+it from the log's order, so processes that start at the same moment agree, and one that dies halfway leaves nothing wrong.
+Marks under no group tell what the log can no longer: that the first group was removed while others stay, and where the next
+first one begins after the last was removed. Delayed tasks arrive long after they were sent; the instant of a registration,
+stamped by the broker, tells which of them are older than the group. Any thread; one at a time inside.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from confluent_kafka import Message
 
 from nova.brokers.base import Confirmation
 from nova.brokers.kafka.compacted import TopicReader
@@ -38,6 +42,7 @@ class Registration:
         starts: partition to first offset; a partition that is missing begins at its first record.
         since_ms: what was sent before this instant is not the group's.
         order: where it stands in the log.
+        taken: of a mark under no group: the first group was removed, those that stay are later ones.
     """
 
     group: str
@@ -45,6 +50,7 @@ class Registration:
     starts: dict[int, int]
     since_ms: int
     order: int
+    taken: bool = False
 
 
 class GroupBook:
@@ -58,6 +64,7 @@ class GroupBook:
         self._ends = ends
         self._names = names
         self._entries: dict[tuple[str, str], Registration] = {}
+        self._twice: set[tuple[str, str]] = set()
         self._slots: tuple[int, int] | None = None
         self._working = threading.Lock()
 
@@ -75,11 +82,11 @@ class GroupBook:
                 ends = self._ends(missing, _left(deadline))
                 self._write([_record(self._names, topic, group, ends.get(topic, {})) for topic in missing], deadline)
                 self._read(deadline)
-                # Written down, because the first may be removed before a later one asks who it was.
-                first = [topic for topic in missing if self._is_first(topic, group)]
-                self._write([self._as_first(topic, group) for topic in first], deadline)
+                # Another process may have written the same group just before: compaction must not keep ours only.
+                twice = [topic for topic in missing if (topic, group) in self._twice]
+                self._write([_spelled_out(self._names, self._entries[topic, group]) for topic in twice], deadline)
                 self._read(deadline)
-            return {topic: self._entries[topic, group] for topic in topics}
+            return {topic: self._resolved(self._entries[topic, group]) for topic in topics}
 
     def registrations(self, timeout: float) -> list[Registration]:
         """All there are, as of now.
@@ -89,7 +96,7 @@ class GroupBook:
         """
         with self._working:
             self._read(time.monotonic() + timeout)
-            return [entry for (_, group), entry in self._entries.items() if group != NOBODY]
+            return [self._resolved(entry) for (_, group), entry in self._entries.items() if group != NOBODY]
 
     def agree_on_slots(self, count: int, unit_ms: int, timeout: float) -> None:
         """Write down the delay slots of the prefix, or compare: with two settings lanes would hold unequally long.
@@ -122,8 +129,10 @@ class GroupBook:
             self._read(deadline)
             topics = [topic for topic, name in self._entries if name == group]
             last = [topic for topic in topics if not self._others(topic, group)]
+            first = [t for t in topics if t not in last and self._is_first(self._entries[t, group])]
             ends = self._ends(last, _left(deadline))
             self._write([_record(self._names, topic, NOBODY, ends.get(topic, {})) for topic in last], deadline)
+            self._write([_record(self._names, topic, NOBODY, {}, taken=True) for topic in first], deadline)
             self._write([Record(self._names.groups, _key(topic, group), None, {}) for topic in topics], deadline)
             self._read(deadline)
 
@@ -137,30 +146,40 @@ class GroupBook:
             entry for (other, name), entry in self._entries.items() if other == topic and name not in (group, NOBODY)
         ]
 
-    def _is_first(self, topic: str, group: str) -> bool:
-        mine = self._entries[topic, group].order
-        return all(entry.order > mine for entry in self._others(topic, group))
+    def _is_first(self, entry: Registration) -> bool:
+        mark = self._entries.get((entry.topic, NOBODY))
+        if mark is not None and mark.taken:
+            return False
+        return all(other.order > entry.order for other in self._others(entry.topic, entry.group))
 
-    def _as_first(self, topic: str, group: str) -> Record:
-        mark = self._entries.get((topic, NOBODY))
+    def _resolved(self, entry: Registration) -> Registration:
+        """As it was written, unless it is the first: that begins at the mark, or at the beginning."""
+        if not self._is_first(entry):
+            return entry
+        mark = self._entries.get((entry.topic, NOBODY))
         starts, since_ms = ({}, 0) if mark is None else (mark.starts, mark.since_ms)
-        return _record(self._names, topic, group, starts, since_ms, self._entries[topic, group].order)
+        return dataclasses.replace(entry, starts=starts, since_ms=since_ms)
 
     def _read(self, deadline: float) -> None:
         for message in self._reader.catch_up(_left(deadline)):
             key, value = (message.key() or b"").decode(errors="replace"), message.value()
-            if key == SLOTS and value is not None:
-                found = json.loads(value)
-                self._slots = (found["count"], found["unit_ms"])
+            if key == SLOTS:
+                self._slots = _parse_slots(value) or self._slots
                 continue
             topic, _, group = key.partition("|")
-            entry = None
-            if value is not None:
-                entry = _parse(topic, group, value, message.offset() or 0, message.timestamp()[1])
-            if entry is None:
-                self._entries.pop((topic, group), None)
-            else:
-                self._entries[topic, group] = entry
+            self._note((topic, group), message, value)
+
+    def _note(self, key: tuple[str, str], message: Message, value: bytes | None) -> None:
+        entry = None
+        if value is not None:
+            entry = _parse(*key, value, message.offset() or 0, message.timestamp()[1])
+        if entry is None:
+            self._entries.pop(key, None)
+            self._twice.discard(key)
+        elif key in self._entries and key[1] != NOBODY:
+            self._twice.add(key)  # the earlier one counts
+        else:
+            self._entries[key] = entry
 
     def _write(self, records: Sequence[Record], deadline: float) -> None:
         if not records:
@@ -179,12 +198,22 @@ def _record(
     topic: str,
     group: str,
     starts: dict[int, int],
-    since_ms: int | None = None,
-    order: int | None = None,
+    *,
+    taken: bool = False,
+    entry: Registration | None = None,
 ) -> Record:
-    """`since_ms` and `order` are None in a first writing: the broker's stamp and offset say them."""
-    found = {"starts": {str(number): offset for number, offset in starts.items()}, "since": since_ms, "order": order}
+    """`since` and `order` are None in a first writing: the broker's stamp and offset say them."""
+    found = {
+        "starts": {str(number): offset for number, offset in starts.items()},
+        "since": None if entry is None else entry.since_ms,
+        "order": None if entry is None else entry.order,
+        "taken": taken,
+    }
     return Record(names.groups, _key(topic, group), json.dumps(found).encode(), {})
+
+
+def _spelled_out(names: Names, entry: Registration) -> Record:
+    return _record(names, entry.topic, entry.group, entry.starts, entry=entry)
 
 
 def _key(topic: str, group: str) -> str:
@@ -195,11 +224,19 @@ def _parse(topic: str, group: str, value: bytes, offset: int, stamp_ms: int) -> 
     try:
         found = json.loads(value)
         starts = {int(number): int(start) for number, start in found["starts"].items()}
-        since_ms, order = found["since"], found["order"]
+        since_ms, order, taken = found["since"], found["order"], bool(found["taken"])
+        since_ms = stamp_ms if since_ms is None else int(since_ms)
+        return Registration(group, topic, starts, since_ms, offset if order is None else int(order), taken)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    since_ms = stamp_ms if since_ms is None else int(since_ms)
-    return Registration(group, topic, starts, since_ms, offset if order is None else int(order))
+
+
+def _parse_slots(value: bytes | None) -> tuple[int, int] | None:
+    try:
+        found = json.loads(value or b"")
+        return int(found["count"]), int(found["unit_ms"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _left(deadline: float) -> float:

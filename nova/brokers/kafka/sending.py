@@ -13,7 +13,7 @@ from nova.brokers.base import Confirmation
 from nova.brokers.kafka.publisher import Pending, Publisher
 from nova.brokers.kafka.records import Record
 from nova.brokers.kafka.topics import TopicKeeper
-from nova.errors import BrokerError, NovaError, PublishError
+from nova.errors import NovaError, PublishError
 
 __all__ = ["Sender"]
 
@@ -43,7 +43,7 @@ class Sender:
         self._where = where
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closed = False
-        self._failed: tuple[float, str] | None = None
+        self._failed: dict[str, tuple[float, str]] = {}
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -66,6 +66,10 @@ class Sender:
         if thread is not None:
             self._waiting.put(None)
             thread.join(timeout)
+            while not self._waiting.empty():
+                left = self._waiting.get()
+                if left is not None:
+                    left.pending.refuse(PublishError(f"{self._where}: the driver is closed"))
 
     def _start(self) -> None:
         with self._starting:
@@ -76,19 +80,25 @@ class Sender:
     def _run(self) -> None:
         while (waiting := self._waiting.get()) is not None:
             try:
-                self._prepare(waiting)
-            except NovaError as exc:
-                self._failed = (time.monotonic(), str(exc))
-                waiting.pending.refuse(PublishError(str(exc)))
+                self._publisher.send(waiting.pending, waiting.records, self._prepare(waiting))
             except Exception as exc:  # noqa: BLE001 - a thread's top: the caller's future must resolve
                 _log.exception("%s: preparing topics failed", self._where)
                 waiting.pending.refuse(PublishError(f"{self._where}: {exc!r}"))
-            else:
-                self._publisher.send(waiting.pending, waiting.records)
 
-    def _prepare(self, waiting: _Waiting) -> None:
-        failed = self._failed
-        if failed is not None and (time.monotonic() - failed[0] < REMEMBERED or waiting.since < failed[0]):
-            raise BrokerError(failed[1])
-        self._failed = None
-        self._keeper.ensure([record.topic for record in waiting.records], PREPARE_TIMEOUT)
+    def _prepare(self, waiting: _Waiting) -> dict[str, PublishError]:
+        """Look after each topic; those that cannot be used, with the reason."""
+        refused: dict[str, PublishError] = {}
+        for topic in {record.topic for record in waiting.records}:
+            failed = self._failed.get(topic)
+            if failed is not None and (time.monotonic() - failed[0] < REMEMBERED or waiting.since < failed[0]):
+                refused[topic] = PublishError(failed[1])
+                continue
+            left = max(0.5, waiting.since + PREPARE_TIMEOUT - time.monotonic())
+            try:
+                self._keeper.ensure([topic], left)
+            except NovaError as exc:
+                self._failed[topic] = (time.monotonic(), str(exc))
+                refused[topic] = PublishError(str(exc))
+            else:
+                self._failed.pop(topic, None)
+        return refused

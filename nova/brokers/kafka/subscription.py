@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from nova.brokers.base import Delivery
-from nova.brokers.kafka.escrow import Escrow, Lease
+from nova.brokers.kafka.escrow import RELEASED, Escrow, Lease
 from nova.brokers.kafka.partition import KafkaDelivery
 from nova.brokers.kafka.pump import Pump
 from nova.brokers.kafka.receiving import PumpOptions
@@ -74,7 +74,7 @@ class KafkaSubscription:
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Lent again by this process: Kafka takes no single record back."""
         mine = _own(deliveries)
-        self._pump.call(lambda: self._pump.give_back(mine))
+        self._pump.call(lambda: self._give_back(mine))
 
     def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Nothing runs out while the group holds together."""
@@ -86,6 +86,8 @@ class KafkaSubscription:
             self._closed = True
             self._arrived.notify_all()
         self._pump.close(timeout)
+        for lease in list(self._leases.values()):
+            lease.end(RELEASED)
 
     @property
     def closed(self) -> bool:
@@ -121,12 +123,15 @@ class KafkaSubscription:
 
     def give_away(self, deliveries: list[KafkaDelivery], deadline: float) -> list[KafkaDelivery]:
         """Into the escrow, and wait for it."""
-        leases = {delivery: self._escrow.take_over(delivery) for delivery in deliveries}
+        leases = {one: self._leases.get(one) or self._escrow.take_over(one) for one in deliveries}
         managed: list[KafkaDelivery] = []
         for delivery, lease in leases.items():
             if lease.wait(max(0.0, deadline - time.monotonic())):
                 self._leases[delivery] = lease
                 managed.append(delivery)
+            else:  # its next owner runs it: the copy, should it be stored after all, is too much
+                self._leases.pop(delivery, None)
+                lease.end()
         return managed
 
     def tick(self) -> None:
@@ -157,6 +162,13 @@ class KafkaSubscription:
             lease = self._leases.pop(delivery, None)
             if lease is not None:
                 lease.end()
+
+    def _give_back(self, deliveries: list[KafkaDelivery]) -> None:
+        self._pump.give_back(deliveries)
+        for delivery in deliveries if self._leases else ():
+            lease = self._leases.pop(delivery, None)
+            if lease is not None:
+                lease.end(RELEASED)
 
     def _take(self, most: int) -> list[Delivery]:
         taken: list[Delivery] = []
