@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,27 @@ def test_messages_that_look_alike_are_unknown_together(broker: Broker, publisher
     publisher.send(pending, records)
     outcome = pending.future.result(10)
     assert all(error is not None and error.may_be_stored for error in outcome)
+
+
+@pytest.mark.own_server
+def test_a_server_that_does_not_answer_leaves_it_unknown(tmp_path: Path) -> None:
+    own = make("kafka", tmp_path, own_server=True)
+    config = KafkaConfig(bootstrap_servers=own.section["bootstrap_servers"], delivery_timeout=1.5)
+    publisher = Publisher(config, "kafka here", lambda _: None)
+    topic = f"{own.prefix}_PRIORITY_NORMAL"
+    own.driver().ensure([topic])
+    records = [Record(topic, "a", b"1", {})]
+    warm = Pending(records, "kafka here")
+    publisher.send(warm, records)
+    assert warm.future.result(10) == [None]
+    with own.away():
+        pending = Pending(records, "kafka here")
+        publisher.send(pending, records)
+        (error,) = pending.future.result(10)
+    assert error is not None
+    assert error.may_be_stored, "it was on its way"
+    publisher.close(2)
+    own.close()
 
 
 def test_what_was_not_sent_at_close_is_failed_and_nothing_is_left_hanging(broker: Broker) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import random
+import time
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -125,6 +128,24 @@ def test_a_text_nobody_wrote_is_an_empty_map_or_none(text: str | None) -> None:
 @pytest.mark.parametrize("text", ["", None, "9abc", "1", "1z", "1zAAAA", "1!!!", "1" + "~" * 50, "\x00"])
 def test_broken_texts_are_none(text: str | None) -> None:
     assert offset_map.decode(7, text) is None
+
+
+def test_offsets_left_out_above_an_unfinished_one_are_finished() -> None:
+    tracker = OffsetTracker(0)
+    for offset in (0, 5, 6, 9):
+        assert tracker.fetch(offset)
+    tracker.complete([5, 6, 9])
+    assert tracker.base == 0
+    assert tracker.done == {1, 2, 3, 4, 5, 6, 7, 8, 9}
+    tracker.complete([0])
+    assert tracker.base == tracker.next == 10
+
+
+def test_a_text_that_would_grow_without_end_is_refused() -> None:
+    bomb = "1z" + base64.b85encode(zlib.compress(bytes(50 << 20), 9)[:2500]).decode()
+    begin = time.perf_counter()
+    offset_map.decode(0, bomb)
+    assert time.perf_counter() - begin < 1.0, "milliseconds; a second is a wide margin"
 
 
 def test_the_sizes_the_fences_are_set_for() -> None:

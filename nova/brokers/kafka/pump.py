@@ -153,7 +153,8 @@ class Pump:
 
     def _step(self) -> None:
         self._apply()
-        self._lend_waiting()
+        if self._unlent:
+            self._lend_waiting()
         room = 0 if self._unlent else self._room()
         self._steer(room)
         if room > 0 or self._all_paused or self._unlent:
@@ -274,31 +275,20 @@ class Pump:
 
     def _lend(self, deliveries: list[KafkaDelivery]) -> None:
         """Hand out, after the commit that must come first where one must."""
-        if not deliveries:
-            return
-        touched = {delivery.partition for delivery in deliveries}
         for delivery in deliveries:
             delivery.partition.lend(delivery)
-        unmarked = [partition for partition in touched if partition.needs_mark]
-        if unmarked and not self._commits.now(self._consumer, unmarked):
-            self._unlent += deliveries
-            return
-        for partition in unmarked:
-            partition.marked = True
-        self._receiver.put(deliveries)
+        self._unlent += deliveries
+        self._lend_waiting()
 
     def _lend_waiting(self) -> None:
-        """Those whose first commit failed."""
-        if not self._unlent:
-            return
+        """Those that are lent and not handed out: all of them, or none if a commit that must come first is refused."""
         waiting = [delivery for delivery in self._unlent if not delivery.lost]
-        self._unlent = []
         unmarked = [partition for partition in {d.partition for d in waiting} if partition.needs_mark]
         if unmarked and not self._commits.now(self._consumer, unmarked):
-            self._unlent = waiting
             return
         for partition in unmarked:
             partition.marked = True
+        self._unlent = []
         if waiting:
             self._receiver.put(waiting)
 

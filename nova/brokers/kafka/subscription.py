@@ -30,6 +30,8 @@ class KafkaSubscription:
     """
 
     def __init__(self, options: PumpOptions, prefetch: int, escrow: Escrow, escrow_after: float) -> None:
+        self.starts = options.starts
+        """Where it begins in partitions that nobody has committed, by topic."""
         self._prefetch = prefetch
         self._escrow = escrow
         self._escrow_after = escrow_after
