@@ -16,7 +16,7 @@ from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.delay_lanes import DEFAULT_LANES, DelayLanes
 from nova.brokers.kafka.names import Names, class_of
 from nova.brokers.kafka.offset_map import OffsetMap
-from nova.brokers.kafka.partition import CAREFUL_DEATHS, SUSPECT_DEATHS, KafkaDelivery, Partition
+from nova.brokers.kafka.partition import CALM_SECONDS, CAREFUL_DEATHS, SUSPECT_DEATHS, KafkaDelivery, Partition
 from nova.brokers.kafka.reclaim import bounds
 from nova.brokers.kafka.registry import Registration
 from nova.brokers.kafka.tracker import OffsetTracker
@@ -221,7 +221,12 @@ def test_a_partition_calms_down_once_what_was_exposed_is_finished() -> None:
     assert partition.is_careful
     for one in lend(partition, 0, 1):
         partition.settle(one)
+    partition.calm_down(CALM_SECONDS)
+    assert partition.is_careful, "not finished yet"
     partition.finish([0, 1])
+    partition.calm_down(CALM_SECONDS / 2)
+    assert partition.is_careful, "what kills may come right behind"
+    partition.calm_down(CALM_SECONDS)
     assert not partition.is_careful
 
 

@@ -30,7 +30,7 @@ from nova.brokers.kafka.dead import KafkaDeadLetters
 from nova.brokers.kafka.delay_lanes import DEFAULT_LANES, DelayLanes
 from nova.brokers.kafka.depth import DepthReader
 from nova.brokers.kafka.escrow import Escrow, LeaseBook
-from nova.brokers.kafka.failures import construction_error, is_denied, text_of
+from nova.brokers.kafka.failures import DENIED, code_of, construction_error, is_denied, text_of
 from nova.brokers.kafka.forwarder import Forwarder, limits
 from nova.brokers.kafka.handles import close_admin, close_consumer, hold
 from nova.brokers.kafka.members import Members
@@ -45,7 +45,7 @@ from nova.brokers.kafka.sending import Sender
 from nova.brokers.kafka.settings import admin_settings, consumer_settings, reader_settings
 from nova.brokers.kafka.subscription import KafkaSubscription
 from nova.brokers.kafka.topics import TopicKeeper
-from nova.errors import BrokerError, BrokerUnavailable
+from nova.errors import BrokerError, BrokerUnavailable, PublishError
 
 __all__ = ["KafkaDriver"]
 
@@ -335,7 +335,15 @@ class _Parts:
         close_admin(self.admin)
 
     def _agree_on_slots(self, timeout: float) -> None:
-        self.groups.agree_on_slots(self.lanes.count, self.lanes.unit_ms, timeout)
+        """Compare the delay slots with the prefix's; a producer that may not read or write them there trusts its own."""
+        try:
+            self.groups.agree_on_slots(self.lanes.count, self.lanes.unit_ms, timeout)
+        except BrokerError as exc:
+            cause = exc.__cause__
+            denied = isinstance(cause, KafkaException) and code_of(cause) in DENIED
+            if not denied and not isinstance(exc, PublishError):
+                raise
+            _log.info("%s: the delay slots are not compared with those of the prefix: %s", self._where, exc)
 
     def _start_chores(self, timeout: float) -> None:
         with self._starting:

@@ -15,10 +15,11 @@ from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.offset_map import OffsetMap
 from nova.brokers.kafka.tracker import OffsetTracker
 
-__all__ = ["CAREFUL_DEATHS", "CAREFUL_HELD", "SUSPECT_DEATHS", "KafkaDelivery", "Partition"]
+__all__ = ["CALM_SECONDS", "CAREFUL_DEATHS", "CAREFUL_HELD", "SUSPECT_DEATHS", "KafkaDelivery", "Partition"]
 
 SUSPECT_DEATHS = 3
 CAREFUL_DEATHS = 2
+CALM_SECONDS = 10.0
 CAREFUL_HELD = 32
 """The most records lent at once while it is not known which of them kills: all of them may become suspects."""
 
@@ -67,6 +68,7 @@ class Partition:
         fenced: the text grew so long that no new records are taken.
         paused: told so to the client.
         truncated: commits whose text had no room for all that is finished.
+        since: monotonic time of the assignment, set by its owner.
         over: given up or lost; what is held of it has no effect any more.
     """
 
@@ -88,6 +90,7 @@ class Partition:
         self.truncated = 0
         self.tracker: OffsetTracker | None = None
         self.charges: dict[int, int] = {}
+        self.since = 0.0
         self._taken_back = False
         self._deaths = 0
         self._exposed = 0
@@ -151,8 +154,15 @@ class Partition:
             self.dirty = True
             for offset in offsets if self.charges else ():
                 self.charges.pop(offset, None)
-            if self._deaths and self.tracker.base >= self._calm_at:
-                self._deaths = 0
+
+    def calm_down(self, age: float) -> None:
+        """Forget the deaths of former owners once this one has lived for a while and finished what they had exposed.
+
+        Args:
+            age: seconds since the assignment. Progress alone proves nothing: what kills may come right behind.
+        """
+        if self._deaths and age >= CALM_SECONDS and self.tracker is not None and self.tracker.base >= self._calm_at:
+            self._deaths = 0
 
     def settle(self, delivery: KafkaDelivery) -> bool:
         """It is lent no more; False if it was not."""

@@ -165,6 +165,8 @@ class Pump:
         if now - self._last_commit >= COMMIT_EVERY:
             self._last_commit = now
             self._commits.later(self._consumer, [p for p in self._partitions.values() if p.dirty])
+            for partition in self._partitions.values():
+                partition.calm_down(now - partition.since)
             self._receiver.tick()
         self._health.probe(lambda: self._consumer.list_topics(self._options.topics[0], timeout=1.0))
 
@@ -345,9 +347,10 @@ class Pump:
                 target.offset = -2  # OFFSET_BEGINNING
             targets.append(target)
             shown = self._options.shown.get(topic, topic)
-            self._partitions[topic, number] = Partition(
+            partition = self._partitions[topic, number] = Partition(
                 topic, number, shown, left, charged=self._options.charged, watchful=self._options.watchful
             )
+            partition.since = time.monotonic()
         consumer.incremental_assign(targets)
         self._health.good()
         _log.debug("%s: got %s", self._options.name, ", ".join(f"{p.topic}[{p.partition}]" for p in places))
