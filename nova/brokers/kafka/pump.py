@@ -55,6 +55,8 @@ class Pump:
         self._commits = Commits(self._partitions, self._health, self._label)
         self._commands: deque[Callable[[], None]] = deque()
         self._unlent: list[KafkaDelivery] = []
+        self._backlog: list[KafkaDelivery] = []
+        """Read and not lent yet: a charged record must not be lent beside another, which would be charged with its crash."""
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._full_since: float | None = None
@@ -155,7 +157,9 @@ class Pump:
         self._apply()
         if self._unlent:
             self._lend_waiting()
-        room = 0 if self._unlent else self._room()
+        if self._backlog:
+            self._lend_backlog()
+        room = 0 if self._unlent or self._backlog else self._room()
         self._steer(room)
         if room > 0 or self._all_paused or self._unlent:
             self._read(max(room, 1))
@@ -218,7 +222,11 @@ class Pump:
                 fresh.append(delivery)
         if fresh:
             self._health.good()
-            self._lend(fresh)
+            if self._options.charged:
+                self._backlog += fresh
+                self._lend_backlog()
+            else:
+                self._lend(fresh)
 
     def _read_one(self, partition: Partition, offset: int, message: Message) -> KafkaDelivery | None:
         """None if it is for others."""
@@ -281,6 +289,14 @@ class Pump:
             delivery.partition.lend(delivery)
         self._unlent += deliveries
         self._lend_waiting()
+
+    def _lend_backlog(self) -> None:
+        """As many as there is room for."""
+        backlog = [delivery for delivery in self._backlog if not delivery.partition.over]
+        room = 0 if self._unlent else max(0, self._receiver.room())
+        self._backlog = backlog[room:]
+        if backlog[:room]:
+            self._lend(backlog[:room])
 
     def _lend_waiting(self) -> None:
         """Those that are lent and not handed out: all of them, or none if a commit that must come first is refused."""
