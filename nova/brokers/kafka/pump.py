@@ -34,6 +34,8 @@ POLL = 0.05
 CHUNK = 1000
 FULL_PATIENCE = 0.1
 """Seconds of fullness before partitions are paused: a pause throws away what was fetched ahead."""
+BACKLOG = 50
+"""Charged records read ahead of the one that is lent, or each would cost a pause and a fetch."""
 COMMITTED_TIMEOUT = 10.0
 LAST_COMMIT = 2.0
 """Seconds for which the last commit of a partition that leaves is tried."""
@@ -159,7 +161,7 @@ class Pump:
             self._lend_waiting()
         if self._backlog:
             self._lend_backlog()
-        room = 0 if self._unlent or self._backlog else self._room()
+        room = 0 if self._unlent else self._room()
         self._steer(room)
         if room > 0 or self._all_paused or self._unlent:
             self._read(max(room, 1))
@@ -175,6 +177,8 @@ class Pump:
         self._health.probe(lambda: self._consumer.list_topics(self._options.topics[0], timeout=1.0))
 
     def _room(self) -> int:
+        if self._options.charged:
+            return BACKLOG - len(self._backlog)
         careful = [len(partition.held) for partition in self._partitions.values() if partition.is_careful]
         room = self._receiver.room()
         return min(room, CAREFUL_HELD - sum(careful)) if careful else room

@@ -124,6 +124,17 @@ class KafkaServer:
     def pause(self) -> None:
         """SIGSTOP: connections stay open, and nothing is answered."""
         self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 5
+        while self._state() != "T" and time.monotonic() < deadline:
+            time.sleep(0.01)  # a signal takes a moment
+
+    def _state(self) -> str:
+        """The process's state as Linux tells it; T = stopped."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
+        except OSError:
+            return "T"  # no /proc here, or no such process
+        return stat.rpartition(")")[2].split()[0]
 
     def resume(self) -> None:
         """End a pause."""
