@@ -48,8 +48,8 @@ def test_a_worker_outlives_an_absent_broker_and_no_accepted_task_is_lost(
     assert errors, "nothing was refused: the broker was not away"
     assert broker.name in str(errors[0])
     accepted.add(producer.enqueue(Task("t", id="after")).task_id)
-    eventually(lambda: accepted <= seen, timeout=30)
-    eventually(lambda: q.depth().running == 0, timeout=30)
+    eventually(lambda: accepted <= seen, timeout=60)
+    eventually(lambda: q.depth().running == 0, timeout=60)
     assert q.dead.list() == []
     age = q.last_receive_age
     assert age is not None

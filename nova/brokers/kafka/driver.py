@@ -69,7 +69,13 @@ class KafkaDriver:
     def capabilities(self) -> Capabilities:
         """Durable, shared; the group's coordinator notices the dead, so nothing is renewed."""
         return Capabilities(
-            name="kafka", durable=True, shared=True, max_body_bytes=self._config.max_body_bytes, delay_p99=0.1
+            name="kafka",
+            durable=True,
+            shared=True,
+            max_body_bytes=self._config.max_body_bytes,
+            # librdkafka's locks may be held at the fork: a child that opened its own client hung once in some forty.
+            after_fork="refuse",
+            delay_p99=0.1,
         )
 
     def open(self, context: DriverContext, timeout: float) -> None:
