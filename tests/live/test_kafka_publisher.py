@@ -11,6 +11,8 @@ from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.publisher import Pending, Publisher
 from nova.brokers.kafka.records import Record
 from tests.conformance.brokers import Broker, make
+from tests.eventually import eventually
+from tests.servers.kafka.relay import RefusingRelay
 
 
 @pytest.fixture
@@ -94,3 +96,26 @@ def test_what_was_not_sent_at_close_is_failed_and_nothing_is_left_hanging(broker
     assert error is not None
     assert "closed" in str(error)
     assert not error.may_be_stored
+
+
+def test_what_counts_as_stored_only_because_later_records_were_is_unknown(broker: Broker) -> None:
+    """KAFKA-15591: the first request of a partition is refused, the second stored, and the client reports both as stored."""
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    driver = broker.driver()
+    driver.ensure([topic])
+    relay = RefusingRelay(broker.section["bootstrap_servers"])
+    publisher = Publisher(KafkaConfig(bootstrap_servers=relay.address, delivery_timeout=5.0), "relay", lambda _: None)
+    calls = []
+    for call in range(2):
+        records = [Record(topic, None, b"%d" % call, {}, partition) for partition in (0, 1)]
+        calls.append(Pending(records, "relay"))
+        publisher.send(calls[-1], records)
+        eventually(lambda: len(relay.held) + relay.refused == 2, what="one request of each partition")
+    outcome = [error for call in calls for error in call.future.result(10)]
+    publisher.close(2)
+    relay.close()
+    stored = sum(count.waiting for count in driver.depth([topic], "g").values())
+    assert stored < 4, "this server loses nothing: the test shows nothing"
+    assert outcome.count(None) == stored
+    assert all(error.may_be_stored for error in outcome if error is not None)
+    driver.close()

@@ -166,10 +166,10 @@ class _Parts:
             self.admin = hold(AdminClient(admin_settings(config, lambda _: None)))
         except KafkaException as exc:
             raise construction_error(exc) from exc
-        self.keeper = TopicKeeper(self.admin, config, self.names, self.lanes, where, self._agree_on_slots)
+        self.offsets = Offsets(self.admin, where)
+        self.keeper = TopicKeeper(self.admin, self.offsets, config, self.names, self.lanes, where, self._agree_on_slots)
         self.publisher = Publisher(config, where, self.keeper.forget)
         self.sender = Sender(self.publisher, self.keeper, where)
-        self.offsets = Offsets(self.admin, where)
         self.members = Members(self.admin, self.names, where)
         self._subscriptions: list[KafkaSubscription] = []
         self._forwarder: Forwarder | None = None

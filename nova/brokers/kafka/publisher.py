@@ -29,6 +29,7 @@ __all__ = ["Pending", "Publisher"]
 CALM = 60.0
 """Seconds after which a failed producer is replaced at once again."""
 REPLACE_MOST = 10.0
+NO_OFFSET = "the broker stored later messages and did not tell where this one is"
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +56,17 @@ class Pending:
         self._once = threading.Lock()
 
     def report(self, error: KafkaError | None, message: Message) -> None:
-        """The broker's word on one message."""
+        """The broker's word on one message.
+
+        One without an offset only counts as stored because later ones of its partition are. That is wrong where the first
+        request to a new partition was refused and the next one taken, before Kafka 4.5 (KAFKA-15591).
+        """
         if error is not None:
             self._mark(message, publish_error(f"{self._where}: topic {message.topic()!r}", error))
+        elif message.offset() is None:
+            self._mark(
+                message, PublishError(f"{self._where}: topic {message.topic()!r}: {NO_OFFSET}", may_be_stored=True)
+            )
         self._reported += 1
         if self._reported == self._expected:
             self._resolve()

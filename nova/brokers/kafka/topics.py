@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
@@ -14,6 +14,7 @@ from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.failures import broker_error, code_of
 from nova.brokers.kafka.names import Names
+from nova.brokers.kafka.offsets import Offsets
 from nova.brokers.kafka.records import Record
 from nova.brokers.kafka.settings import HEADROOM_BYTES
 from nova.errors import BrokerError, BrokerUnavailable
@@ -22,6 +23,8 @@ __all__ = ["TopicKeeper"]
 
 NEAR_PARTITIONS = 8
 FOREVER = "-1"
+NEW_FOR = 2.0
+"""Seconds in which a leader that is there takes records."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class TopicKeeper:
     def __init__(
         self,
         admin: AdminClient,
+        offsets: Offsets,
         config: KafkaConfig,
         names: Names,
         lanes: DelayLanes,
@@ -44,6 +48,7 @@ class TopicKeeper:
         before_levels: Callable[[float], None],
     ) -> None:
         self._admin = admin
+        self._offsets = offsets
         self._config = config
         self._names = names
         self._lanes = lanes
@@ -78,9 +83,10 @@ class TopicKeeper:
             missing = [topic for topic in wanted if topic not in present]
             if there:
                 self._check(there, present, _left(deadline))
+                self._await_leaders_in_use(there, present, deadline)
             if missing:
                 self._create(missing, _left(deadline))
-                self._await(missing, deadline)
+                self._await_leaders(missing, deadline)
             self._known.update(wanted)
 
     def partitions(self, topics: Sequence[str], timeout: float) -> dict[str, int]:
@@ -115,8 +121,30 @@ class TopicKeeper:
                 if code_of(exc) != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise broker_error(f"{self._where}: creating topic {topic!r}", exc) from exc
 
-    def _await(self, topics: Sequence[str], deadline: float) -> None:
-        """Until every partition has a leader, so that the first publish finds one."""
+    def _await_leaders(self, topics: Sequence[str], deadline: float) -> None:
+        """Until every partition has a leader that knows it is.
+
+        Brokers tell of a new partition a moment before its leader takes records, and what is published then may be lost
+        though it counts as stored (KAFKA-15591, see `Pending.report`). A leader that tells the end of its log takes records.
+        """
+        self._ends(topics, self._await_metadata(topics, deadline), deadline)
+
+    def _await_leaders_in_use(self, topics: Sequence[str], partitions: Mapping[str, int], deadline: float) -> None:
+        """The same for topics that are there: another process may have made them just now.
+
+        An older one may lack a leader for long, which is no reason to refuse its other partitions.
+        """
+        try:
+            self._ends(topics, partitions, min(deadline, time.monotonic() + NEW_FOR))
+        except BrokerError as exc:
+            _log.warning("%s: not every partition takes tasks now: %s", self._where, exc)
+
+    def _ends(self, topics: Sequence[str], partitions: Mapping[str, int], deadline: float) -> None:
+        places = [(topic, number) for topic in topics for number in range(partitions[topic])]
+        self._offsets.ends(places, _left(deadline))
+
+    def _await_metadata(self, topics: Sequence[str], deadline: float) -> dict[str, int]:
+        """Until brokers tell of every partition and its leader; the number of partitions."""
         wait = 0.005
         while True:
             try:
@@ -131,7 +159,7 @@ class TopicKeeper:
                 or any(partition.leader < 0 for partition in metadata[topic].partitions.values())
             ]
             if not waiting:
-                return
+                return {topic: len(metadata[topic].partitions) for topic in topics}
             if time.monotonic() >= deadline:
                 raise BrokerUnavailable(f"{self._where}: the new topic {waiting[0]!r} has no leader yet")
             time.sleep(wait)
