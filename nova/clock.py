@@ -12,7 +12,7 @@ from typing import Protocol
 
 from nova.errors import LONGEST_SECONDS, ConfigError
 
-__all__ = ["Clock", "SystemClock", "due_after", "from_ms", "seconds", "to_ms"]
+__all__ = ["Clock", "SystemClock", "due_after", "from_ms", "now_ms", "seconds", "to_ms"]
 
 
 class Clock(Protocol):
@@ -31,12 +31,17 @@ class SystemClock:
     """The clocks of this machine."""
 
     def now_ms(self) -> int:
-        """Milliseconds since the epoch, cut (never rounded up)."""
-        return time.time_ns() // 1_000_000
+        """`now_ms()`."""
+        return now_ms()
 
     def monotonic(self) -> float:
         """`time.monotonic()`."""
         return time.monotonic()
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch, cut (never rounded up)."""
+    return time.time_ns() // 1_000_000
 
 
 def to_ms(name: str, instant: datetime) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from nova.brokers.kafka.config import KafkaConfig
-from nova.brokers.kafka.failures import broker_error, construction_error
-from nova.brokers.kafka.handles import close_consumer, hold
+from nova.brokers.kafka.failures import broker_error
+from nova.brokers.kafka.handles import close_consumer, open_handle
 from nova.brokers.kafka.patience import ask
 from nova.brokers.kafka.settings import reader_settings
 from nova.errors import BrokerUnavailable
@@ -30,11 +30,8 @@ class TopicReader:
     def __init__(self, config: KafkaConfig, topic: str, group: str, where: str) -> None:
         self._topic = topic
         self._where = f"{where}: reading topic {topic!r}"
-        self._position: int | None = None
-        try:
-            self._consumer = hold(Consumer(reader_settings(config, lambda _: None, group)))
-        except KafkaException as exc:
-            raise construction_error(exc) from exc
+        self._position = 0
+        self._consumer = open_handle(Consumer, reader_settings(config, group))
 
     def catch_up(self, timeout: float) -> Iterator[Message]:
         """Every new record up to the end as it is now.
@@ -42,17 +39,9 @@ class TopicReader:
         Raises:
             BrokerError: the end was not reached in time; a later call goes on from there.
         """
-        start = self._position or 0
-        if start > self._end(timeout):  # the topic was made anew
-            start = self._position = 0
-        for message in read_range(self._consumer, self._topic, 0, start, None, timeout, self._where):
+        for message in read_range(self._consumer, self._topic, 0, self._position, None, timeout, self._where):
             self._position = (message.offset() or 0) + 1
             yield message
-
-    def _end(self, timeout: float) -> int:
-        place = TopicPartition(self._topic, 0)
-        marks = ask(self._where, lambda: self._consumer.get_watermark_offsets(place, timeout=timeout), timeout)
-        return marks[1] if marks is not None else 0
 
     def close(self) -> None:
         """Let go of the broker."""
@@ -64,6 +53,8 @@ def read_range(
 ) -> Iterator[Message]:
     """The records of a partition from `start` to below `end` (None = the end as it is now).
 
+    A start behind the end is that of a topic that was made anew: it is read from its beginning.
+
     Raises:
         BrokerError: the end was not reached in time.
     """
@@ -74,7 +65,7 @@ def read_range(
         raise BrokerUnavailable(f"{where}: no answer in {timeout:g} s")
     low, high = marks
     end = high if end is None else min(end, high)
-    position = max(start, low)
+    position = start if low <= start <= high else low
     if position >= end:
         return
     try:

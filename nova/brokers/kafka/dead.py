@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 from confluent_kafka import Consumer
 
-from nova.brokers.base import Confirmation, Delivery
+from nova.brokers.base import Delivery
 from nova.brokers.kafka.compacted import TopicReader, read_range
 from nova.brokers.kafka.handles import close_consumer
-from nova.brokers.kafka.records import Record, decode_headers, unpack
+from nova.brokers.kafka.records import Publish, Record, decode_headers, unpack
 from nova.envelope import GROUP, TARGET
 from nova.errors import BrokerError
 
@@ -37,7 +37,7 @@ class KafkaDeadLetters:
         exists: Callable[[], bool],
         open_reader: Callable[[], TopicReader],
         open_scanner: Callable[[], Consumer],
-        publish: Callable[[Sequence[Record]], Confirmation],
+        publish: Publish,
     ) -> None:
         self._topic = topic
         self._group = group

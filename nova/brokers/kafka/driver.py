@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka.admin import AdminClient
 
+from nova import clock
 from nova.brokers.base import (
     Capabilities,
     Confirmation,
@@ -30,10 +31,10 @@ from nova.brokers.kafka.dead import KafkaDeadLetters
 from nova.brokers.kafka.delay_lanes import DEFAULT_LANES, DelayLanes
 from nova.brokers.kafka.depth import DepthReader
 from nova.brokers.kafka.escrow import Escrow, LeaseBook
-from nova.brokers.kafka.failures import DENIED, code_of, construction_error, is_denied, text_of
+from nova.brokers.kafka.failures import is_denied, text_of, was_denied
 from nova.brokers.kafka.forwarder import Forwarder, limits
-from nova.brokers.kafka.handles import close_admin, close_consumer, hold
-from nova.brokers.kafka.members import Members
+from nova.brokers.kafka.handles import close_admin, close_consumer, open_handle
+from nova.brokers.kafka.members import Members, group_in_use
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.offsets import Offsets, Place
 from nova.brokers.kafka.publisher import Publisher
@@ -107,7 +108,7 @@ class KafkaDriver:
     def publish(self, messages: Sequence[NovaMessage]) -> Confirmation:
         """Stored by all in-sync replicas when the future resolves."""
         parts = self._open_parts
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         return parts.sender.send([as_record(message, parts.names, parts.lanes, now_ms) for message in messages])
 
     def subscribe(self, request: SubscribeRequest) -> KafkaSubscription:
@@ -162,10 +163,7 @@ class _Parts:
         self._config = config
         self._where = where
         self._timeout = context.call_timeout
-        try:
-            self.admin = hold(AdminClient(admin_settings(config, lambda _: None)))
-        except KafkaException as exc:
-            raise construction_error(exc) from exc
+        self.admin = open_handle(AdminClient, admin_settings(config))
         self.offsets = Offsets(self.admin, where)
         self.keeper = TopicKeeper(self.admin, self.offsets, config, self.names, self.lanes, where, self._agree_on_slots)
         self.publisher = Publisher(config, where, self.keeper.forget)
@@ -222,7 +220,7 @@ class _Parts:
         options = PumpOptions(
             name=f"nova-kafka-{kafka_group}",
             where=self._where,
-            settings=consumer_settings(config, lambda _: None, kafka_group),
+            settings=consumer_settings(config, kafka_group),
             topics=topics,
             group=request.group,
             shown=shown,
@@ -243,7 +241,7 @@ class _Parts:
             names=self.names,
             offsets=self.offsets,
             group=group,
-            places=self._places(timeout),
+            places=self.keeper.places(timeout),
             registrations=self._registrations(timeout),
             read=self._read_range,
             leases=self._caught_up_leases,
@@ -280,7 +278,7 @@ class _Parts:
         if all(entry.group != group for entry in self._registrations(timeout)):
             return False
         if self.members.active([group], timeout):
-            raise BrokerError(f"{self._where}: the group {group!r} has running workers; stop its workers first")
+            raise group_in_use(self._where, group)
         letters = self.browse_dead(self.names.dead, group, timeout)
         try:
             while page := letters.read(1000):
@@ -298,7 +296,7 @@ class _Parts:
             group,
             self._where,
             timeout,
-            exists=lambda: topic in self.keeper.partitions([topic], timeout),
+            exists=lambda: topic in self.keeper.places(timeout),
             open_reader=lambda: TopicReader(self._config, topic, self.names.reader, self._where),
             open_scanner=self._reading_consumer,
             publish=self.sender.send,
@@ -345,9 +343,7 @@ class _Parts:
         try:
             self.groups.agree_on_slots(self.lanes.count, self.lanes.unit_ms, timeout)
         except BrokerError as exc:
-            cause = exc.__cause__
-            denied = isinstance(cause, KafkaException) and code_of(cause) in DENIED
-            if not denied and not isinstance(exc, PublishError):
+            if not was_denied(exc) and not isinstance(exc, PublishError):
                 raise
             _log.info("%s: the delay slots are not compared with those of the prefix: %s", self._where, exc)
 
@@ -362,7 +358,7 @@ class _Parts:
                 name="nova-kafka-delays",
                 where=self._where,
                 settings={
-                    **consumer_settings(self._config, lambda _: None, names.forwarder),
+                    **consumer_settings(self._config, names.forwarder),
                     # A new level must be known before the first of its tasks is due.
                     "topic.metadata.refresh.interval.ms": max(1000, min(10_000, self.lanes.unit_ms // 2)),
                 },
@@ -401,7 +397,7 @@ class _Parts:
         return sum(count.waiting + (count.delayed or 0) + (count.running or 0) for count in counts)
 
     def _registrations(self, timeout: float) -> Sequence[Registration]:
-        if self._groups is None and self.names.groups not in self.keeper.partitions([self.names.groups], timeout):
+        if self._groups is None and self.names.groups not in self.keeper.places(timeout):
             return ()
         return self.groups.registrations(timeout)
 
@@ -417,20 +413,9 @@ class _Parts:
             book.close()
         return book
 
-    def _places(self, timeout: float) -> dict[str, list[Place]]:
-        try:
-            metadata = self.admin.list_topics(timeout=timeout).topics
-        except KafkaException as exc:
-            raise BrokerUnavailable(f"{self._where}: listing topics: {text_of(exc.args[0])}") from exc
-        return {
-            topic: [(topic, number) for number in found.partitions]
-            for topic, found in metadata.items()
-            if self.names.owns(topic)
-        }
-
     def _ends(self, topics: Sequence[str], timeout: float) -> dict[str, dict[int, int]]:
-        counts = self.keeper.partitions(topics, timeout)
-        places = [(topic, number) for topic, count in counts.items() for number in range(count)]
+        there = self.keeper.places(timeout)
+        places = [place for topic in topics for place in there.get(topic, ())]
         ends: dict[str, dict[int, int]] = {}
         for (topic, number), end in self.offsets.ends(places, timeout).items():
             ends.setdefault(topic, {})[number] = end
@@ -445,7 +430,4 @@ class _Parts:
             )
 
     def _reading_consumer(self) -> Consumer:
-        try:
-            return hold(Consumer(reader_settings(self._config, lambda _: None, self.names.reader)))
-        except KafkaException as exc:
-            raise construction_error(exc) from exc
+        return open_handle(Consumer, reader_settings(self._config, self.names.reader))

@@ -15,14 +15,14 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
 
+from nova import clock
 from nova.brokers.base import Confirmation
 from nova.brokers.kafka.compacted import TopicReader
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.partition import KafkaDelivery
-from nova.brokers.kafka.records import DEATHS, ESCROW, Record, delayed, number, pack
+from nova.brokers.kafka.records import DEATHS, ESCROW, Publish, Record, delayed, number, pack
 from nova.envelope import GROUP, ID
 
 __all__ = ["DONE", "RELEASED", "Escrow", "Lease", "LeaseBook"]
@@ -30,8 +30,6 @@ __all__ = ["DONE", "RELEASED", "Escrow", "Lease", "LeaseBook"]
 DONE, RELEASED = "done", "released"
 
 _log = logging.getLogger(__name__)
-
-Publish = Callable[[Sequence[Record]], Confirmation]
 
 
 class Lease:
@@ -99,7 +97,7 @@ class Escrow:
         """Begin; the lease tells when it is done."""
         token = uuid.uuid4().hex
         lease = Lease(self, token, delivery.headers.get(ID, "without id"), time.monotonic())
-        now_ms = _now_ms()
+        now_ms = clock.now_ms()
         due_ms = now_ms + int(self.lease * 1000)
         deaths = delivery.charges - 1 if delivery.charges else delivery.deaths
         key = delivery.headers.get(ID)
@@ -121,7 +119,7 @@ class Escrow:
 
     def write(self, token: str, how: str | None = None) -> None:
         """How it ended, or (None) that the holder lives: another lease from now on."""
-        value = how or str(_now_ms() + int(self.lease * 1000))
+        value = how or str(clock.now_ms() + int(self.lease * 1000))
         self._publish([self._entry(token, value)])
 
     def _entry(self, token: str, value: str) -> Record:
@@ -161,7 +159,3 @@ class LeaseBook:
     def close(self) -> None:
         """Let go of the broker."""
         self._reader.close()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -6,7 +6,16 @@ from confluent_kafka import KafkaError, KafkaException
 
 from nova.errors import BrokerError, BrokerUnavailable, ConfigError, PublishError, QueueFull
 
-__all__ = ["DENIED", "broker_error", "code_of", "construction_error", "is_denied", "publish_error", "text_of"]
+__all__ = [
+    "broker_error",
+    "closed_error",
+    "code_of",
+    "construction_error",
+    "is_denied",
+    "publish_error",
+    "text_of",
+    "was_denied",
+]
 
 DENIED = frozenset(
     {
@@ -82,6 +91,12 @@ def is_denied(error: KafkaError) -> bool:
     return error.code() in DENIED
 
 
+def was_denied(exc: BrokerError) -> bool:
+    """An operation failed for a reason against which waiting does not help."""
+    cause = exc.__cause__
+    return isinstance(cause, KafkaException) and code_of(cause) in DENIED
+
+
 def broker_error(where: str, exc: KafkaException) -> BrokerError:
     """An operation failed; `where` names the address and the operation."""
     error = exc.args[0] if exc.args else None
@@ -96,6 +111,11 @@ def publish_error(where: str, error: KafkaError) -> PublishError:
     if code == KafkaError._QUEUE_FULL:
         return QueueFull(f"{where}: the send buffer is full; enqueue slower or raise queue.buffering.max.kbytes")
     return PublishError(f"{where}: {text_of(error)}", may_be_stored=code not in _SURELY_REFUSED)
+
+
+def closed_error(where: str) -> PublishError:
+    """A message came after the end."""
+    return PublishError(f"{where}: the driver is closed")
 
 
 def construction_error(exc: KafkaException) -> ConfigError:

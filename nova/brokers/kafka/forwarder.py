@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from nova.brokers.base import Confirmation
+from nova import clock
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.escrow import DONE, RELEASED, LeaseBook
 from nova.brokers.kafka.names import Names
@@ -31,6 +31,7 @@ from nova.brokers.kafka.records import (
     SENT,
     TARGET,
     ForeignRecord,
+    Publish,
     Record,
     delayed,
     number,
@@ -53,8 +54,6 @@ MOST_AT_ONCE = 1000
 RETRY_AFTER_MS = 1000
 IDLE = 0.5
 JUDGE_TIMEOUT = 5.0
-
-Publish = Callable[[Sequence[Record]], Confirmation]
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +82,7 @@ class Forwarder:
         self._publish = publish
         self._open_book = book
         self._failing: str | None = None
+        self._undecided: str | None = None
         self._heap: list[tuple[int, int, KafkaDelivery]] = []
         self._serials = itertools.count()
         self._changed = threading.Condition()
@@ -97,7 +97,7 @@ class Forwarder:
     @property
     def trouble(self) -> str | None:
         """Why nothing is forwarded now, or None."""
-        return self.pump.trouble or self._failing
+        return self.pump.trouble or self._failing or self._undecided
 
     def close(self, timeout: float) -> None:
         """Stop; what is on its way is given a moment, the rest waits for the next forwarder. Idempotent."""
@@ -119,7 +119,7 @@ class Forwarder:
 
     def put(self, deliveries: list[KafkaDelivery]) -> None:
         """Into the heap, by the instant of the next move."""
-        now_ms = _now_ms()
+        now_ms = clock.now_ms()
         with self._changed:
             first = self._heap[0][0] if self._heap else None
             for delivery in deliveries:
@@ -152,10 +152,10 @@ class Forwarder:
     def _wait_for_due(self) -> list[KafkaDelivery]:
         with self._changed:
             heap = self._heap
-            wait = (heap[0][0] - _now_ms()) / 1000 if heap else IDLE
+            wait = (heap[0][0] - clock.now_ms()) / 1000 if heap else IDLE
             if wait > 0:
                 self._changed.wait(min(wait, IDLE))
-            now_ms = _now_ms()
+            now_ms = clock.now_ms()
             due: list[KafkaDelivery] = []
             while heap and heap[0][0] <= now_ms and len(due) < MOST_AT_ONCE:
                 delivery = heapq.heappop(heap)[2]
@@ -165,7 +165,7 @@ class Forwarder:
         return due
 
     def _move(self, due: list[KafkaDelivery]) -> None:
-        now_ms = _now_ms()
+        now_ms = clock.now_ms()
         moving: list[KafkaDelivery] = []
         records: list[Record] = []
         for delivery in due:
@@ -202,7 +202,7 @@ class Forwarder:
 
     def _again(self, deliveries: Sequence[KafkaDelivery]) -> None:
         """Try these once more, a little later."""
-        again_ms = _now_ms() + RETRY_AFTER_MS
+        again_ms = clock.now_ms() + RETRY_AFTER_MS
         with self._changed:
             for delivery in deliveries:
                 heapq.heappush(self._heap, (again_ms, next(self._serials), delivery))
@@ -227,8 +227,9 @@ class Forwarder:
                 book = book or self._open_book()
                 book.catch_up(JUDGE_TIMEOUT)
                 self._decide(case, book)
+                self._undecided = None
             except Exception as exc:  # noqa: BLE001 - a thread's top: without it no escrow would ever end
-                self._failing = f"the leases of long tasks cannot be read: {exc}"
+                self._undecided = f"the leases of long tasks cannot be read: {exc}"
                 _log.warning("the leases of long tasks cannot be read, trying again: %r", exc)
                 self._closing.wait(1.0)
                 continue
@@ -238,7 +239,7 @@ class Forwarder:
 
     def _decide(self, case: KafkaDelivery, book: LeaseBook) -> None:
         """Drop the copy, let it wait on, or let it run."""
-        now_ms = _now_ms()
+        now_ms = clock.now_ms()
         headers = dict(case.headers)
         token = headers[ESCROW]
         lease = book.state(token)
@@ -269,7 +270,3 @@ def _release_ms(delivery: KafkaDelivery, now_ms: int) -> int:
         return due_ms
     stored_ms = delivery.timestamp_ms
     return min(due_ms, (now_ms if stored_ms is None or stored_ms < 0 else stored_ms) + hold_ms)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -9,20 +9,31 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-__all__ = ["close_admin", "close_consumer", "close_producer", "hold"]
+from nova.brokers.kafka.failures import construction_error
+
+__all__ = ["close_admin", "close_consumer", "close_producer", "open_handle"]
 
 T = TypeVar("T", Consumer, Producer, AdminClient)
 
 _open: dict[int, Any] = {}
 
 
-def hold(handle: T) -> T:
-    """Remember a new handle until it is closed by one of the functions below."""
+def open_handle(kind: type[T], settings: Mapping[str, Any]) -> T:
+    """A new handle, to be closed by one of the functions below.
+
+    Raises:
+        ConfigError: librdkafka refuses a setting.
+    """
+    try:
+        handle = kind(dict(settings))
+    except KafkaException as exc:
+        raise construction_error(exc) from exc
     _open[id(handle)] = handle
     return handle
 

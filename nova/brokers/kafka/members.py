@@ -12,7 +12,7 @@ from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.patience import ask
 from nova.errors import BrokerError
 
-__all__ = ["Members"]
+__all__ = ["Members", "group_in_use"]
 
 
 class Members:
@@ -56,7 +56,11 @@ class Members:
             except KafkaException as exc:
                 code = code_of(exc)
                 if code == KafkaError.NON_EMPTY_GROUP:
-                    text = f"{self._where}: the group {group!r} has running workers; stop its workers first"
-                    raise BrokerError(text) from exc
+                    raise group_in_use(self._where, group) from exc
                 if code != KafkaError.GROUP_ID_NOT_FOUND:
                     raise broker_error(f"{self._where}: deleting consumer group {name!r}", exc) from exc
+
+
+def group_in_use(where: str, group: str) -> BrokerError:
+    """The refusal to remove a group that works."""
+    return BrokerError(f"{where}: the group {group!r} has running workers; stop its workers first")

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from nova.brokers.kafka.failures import broker_error, code_of
 from nova.errors import BrokerUnavailable
 
-__all__ = ["ask"]
+__all__ = ["ask", "left"]
 
 PASSING = frozenset(
     {
@@ -52,3 +52,8 @@ def ask(where: str, question: Callable[[], T], timeout: float) -> T:
             raise BrokerUnavailable(f"{where}: no answer in {timeout:g} s") from exc
         time.sleep(wait)
         wait = min(2 * wait, WAIT_MOST)
+
+
+def left(deadline: float) -> float:
+    """Seconds until a monotonic instant; a moment at least, so that what comes last is tried at all."""
+    return max(0.1, deadline - time.monotonic())

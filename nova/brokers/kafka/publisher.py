@@ -12,14 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from nova.brokers.base import Confirmation
 from nova.brokers.kafka.config import KafkaConfig
-from nova.brokers.kafka.failures import construction_error, publish_error, text_of
-from nova.brokers.kafka.handles import close_producer, hold
+from nova.brokers.kafka.failures import closed_error, publish_error, text_of
+from nova.brokers.kafka.handles import close_producer, open_handle
 from nova.brokers.kafka.records import Record
 from nova.brokers.kafka.settings import producer_settings
 from nova.errors import PublishError
@@ -132,6 +131,9 @@ class Publisher:
         self, pending: Pending, records: Sequence[Record], refused: Mapping[str, PublishError] | None = None
     ) -> None:
         """Hand over the records of a call, but for those of refused topics."""
+        if self._closed.is_set():
+            pending.refuse(closed_error(self._where))
+            return
         producer, report = self._producer, pending.report
         count = len(records)
         for index, record in enumerate(records):
@@ -140,8 +142,6 @@ class Publisher:
                 count -= 1
                 continue
             try:
-                if self._closed.is_set():
-                    raise KafkaException(KafkaError(KafkaError._DESTROY, "the driver is closed"))
                 producer.produce(
                     record.topic,
                     record.value,
@@ -178,8 +178,6 @@ class Publisher:
 
     def _refusal(self, record: Record, exc: KafkaException) -> PublishError:
         error = exc.args[0]
-        if error.code() == KafkaError._DESTROY:
-            return PublishError(f"{self._where}: the driver is closed")
         if error.code() in (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
             self._on_unknown_topic(record.topic)
         if error.code() == KafkaError._FATAL and self._fatal is not None:
@@ -217,11 +215,7 @@ class Publisher:
             close_producer(old)
 
     def _build(self) -> Producer:
-        settings: dict[str, Any] = producer_settings(self._config, self._note)
-        try:
-            return hold(Producer(settings))
-        except KafkaException as exc:
-            raise construction_error(exc) from exc
+        return open_handle(Producer, producer_settings(self._config, self._note))
 
     def _note(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN or self.last_error is None:  # the others say why

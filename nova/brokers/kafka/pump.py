@@ -17,8 +17,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.commits import Commits
-from nova.brokers.kafka.failures import construction_error
-from nova.brokers.kafka.handles import close_consumer, hold
+from nova.brokers.kafka.handles import close_consumer, open_handle
 from nova.brokers.kafka.health import Health
 from nova.brokers.kafka.partition import CAREFUL_HELD, KafkaDelivery, Partition
 from nova.brokers.kafka.receiving import PumpOptions, Receiver
@@ -74,10 +73,7 @@ class Pump:
             ConfigError: librdkafka refuses a setting.
         """
         settings = {**self._options.settings, "error_cb": self._health.note, "on_commit": self._commits.answered}
-        try:
-            self._consumer = hold(Consumer(settings))
-        except KafkaException as exc:
-            raise construction_error(exc) from exc
+        self._consumer = open_handle(Consumer, settings)
         self._thread.start()
 
     @property

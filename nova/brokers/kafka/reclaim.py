@@ -11,9 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from confluent_kafka import KafkaException
-
-from nova.brokers.kafka.failures import DENIED, code_of
+from nova.brokers.kafka.failures import was_denied
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.offsets import Offsets, Place
 from nova.brokers.kafka.registry import Registration
@@ -57,8 +55,7 @@ class Reclaimer:
         try:
             self._offsets.delete_before(due, timeout)
         except BrokerError as exc:
-            cause = exc.__cause__
-            if not isinstance(cause, KafkaException) or code_of(cause) not in DENIED:
+            if not was_denied(exc):
                 raise
             self._refused = True
             _log.warning("%s: finished tasks are not deleted, their space is kept: %s", self._where, exc)

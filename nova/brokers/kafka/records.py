@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from nova.brokers.base import Message
+from nova.brokers.base import Confirmation, Message
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
 from nova.envelope import CODEC, CREATED, GROUP, ID, VERSION, Headers
@@ -29,6 +29,7 @@ __all__ = [
     "SENT",
     "TARGET",
     "ForeignRecord",
+    "Publish",
     "Record",
     "as_record",
     "decode_headers",
@@ -64,6 +65,10 @@ class Record(msgspec.Struct, gc=False):
     value: bytes | None
     headers: Headers
     partition: int = ANY_PARTITION
+
+
+Publish = Callable[[Sequence[Record]], Confirmation]
+"""Hands records to the broker; see `Sender.send`."""
 
 
 def as_record(message: Message, names: Names, lanes: DelayLanes, now_ms: int) -> Record:

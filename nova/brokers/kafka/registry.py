@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message
 
-from nova.brokers.base import Confirmation
 from nova.brokers.kafka.compacted import TopicReader
 from nova.brokers.kafka.names import Names
-from nova.brokers.kafka.records import Record
+from nova.brokers.kafka.patience import left
+from nova.brokers.kafka.records import Publish, Record
 from nova.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["GroupBook", "Registration"]
@@ -56,9 +56,7 @@ class Registration:
 class GroupBook:
     """Reads and writes the registrations of a prefix."""
 
-    def __init__(
-        self, reader: TopicReader, publish: Callable[[Sequence[Record]], Confirmation], ends: Ends, names: Names
-    ) -> None:
+    def __init__(self, reader: TopicReader, publish: Publish, ends: Ends, names: Names) -> None:
         self._reader = reader
         self._publish = publish
         self._ends = ends
@@ -79,7 +77,7 @@ class GroupBook:
             self._read(deadline)
             missing = [topic for topic in topics if (topic, group) not in self._entries]
             if missing:
-                ends = self._ends(missing, _left(deadline))
+                ends = self._ends(missing, left(deadline))
                 self._write([_record(self._names, topic, group, ends.get(topic, {})) for topic in missing], deadline)
                 self._read(deadline)
                 # Another process may have written the same group just before: compaction must not keep ours only.
@@ -130,7 +128,7 @@ class GroupBook:
             topics = [topic for topic, name in self._entries if name == group]
             last = [topic for topic in topics if not self._others(topic, group)]
             first = [t for t in topics if t not in last and self._is_first(self._entries[t, group])]
-            ends = self._ends(last, _left(deadline))
+            ends = self._ends(last, left(deadline))
             self._write([_record(self._names, topic, NOBODY, ends.get(topic, {})) for topic in last], deadline)
             self._write([_record(self._names, topic, NOBODY, {}, taken=True) for topic in first], deadline)
             self._write([Record(self._names.groups, _key(topic, group), None, {}) for topic in topics], deadline)
@@ -161,7 +159,7 @@ class GroupBook:
         return dataclasses.replace(entry, starts=starts, since_ms=since_ms)
 
     def _read(self, deadline: float) -> None:
-        for message in self._reader.catch_up(_left(deadline)):
+        for message in self._reader.catch_up(left(deadline)):
             key, value = (message.key() or b"").decode(errors="replace"), message.value()
             if key == SLOTS:
                 self._slots = _parse_slots(value) or self._slots
@@ -185,7 +183,7 @@ class GroupBook:
         if not records:
             return
         try:
-            outcome = self._publish(records).result(_left(deadline))
+            outcome = self._publish(records).result(left(deadline))
         except TimeoutError:
             raise BrokerUnavailable(f"writing to {self._names.groups!r} was not confirmed in time") from None
         for error in outcome:
@@ -237,7 +235,3 @@ def _parse_slots(value: bytes | None) -> tuple[int, int] | None:
         return int(found["count"]), int(found["unit_ms"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _left(deadline: float) -> float:
-    return max(0.1, deadline - time.monotonic())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nova.brokers.base import Confirmation
+from nova.brokers.kafka.failures import closed_error
 from nova.brokers.kafka.publisher import Pending, Publisher
 from nova.brokers.kafka.records import Record
 from nova.brokers.kafka.topics import TopicKeeper
@@ -53,7 +54,7 @@ class Sender:
         if self._keeper.knows_all(records):
             self._publisher.send(pending, records)
         elif self._closed:
-            pending.refuse(PublishError(f"{self._where}: the driver is closed"))
+            pending.refuse(closed_error(self._where))
         else:
             self._start()
             self._waiting.put(_Waiting(pending, records, time.monotonic()))
@@ -69,7 +70,7 @@ class Sender:
             while not self._waiting.empty():
                 left = self._waiting.get()
                 if left is not None:
-                    left.pending.refuse(PublishError(f"{self._where}: the driver is closed"))
+                    left.pending.refuse(closed_error(self._where))
 
     def _start(self) -> None:
         with self._starting:

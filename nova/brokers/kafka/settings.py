@@ -52,10 +52,8 @@ class _Calm(logging.Filter):
 _client_log = logging.getLogger("nova.brokers.kafka.client")
 _client_log.addFilter(_Calm())
 
-OnError = Callable[[KafkaError], None]
 
-
-def _common(config: KafkaConfig, on_error: OnError) -> dict[str, Any]:
+def _common(config: KafkaConfig) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "bootstrap.servers": config.bootstrap_servers,
         "client.id": "nova",
@@ -64,7 +62,6 @@ def _common(config: KafkaConfig, on_error: OnError) -> dict[str, Any]:
         "socket.connection.setup.timeout.ms": 5_000,
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 2_000,
-        "error_cb": on_error,
         "logger": _client_log,
     }
     optional = {
@@ -81,10 +78,11 @@ def _common(config: KafkaConfig, on_error: OnError) -> dict[str, Any]:
     return settings
 
 
-def producer_settings(config: KafkaConfig, on_error: OnError) -> dict[str, Any]:
+def producer_settings(config: KafkaConfig, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
     """Idempotent, confirmed by all replicas; a message is given up after `delivery_timeout`."""
     return {
-        **_common(config, on_error),
+        **_common(config),
+        "error_cb": on_error,
         "enable.idempotence": True,
         "acks": "all",
         "linger.ms": 0,
@@ -96,11 +94,11 @@ def producer_settings(config: KafkaConfig, on_error: OnError) -> dict[str, Any]:
     }
 
 
-def consumer_settings(config: KafkaConfig, on_error: OnError, group: str) -> dict[str, Any]:
+def consumer_settings(config: KafkaConfig, group: str) -> dict[str, Any]:
     """A member of a classic group that commits by hand."""
     heartbeat = min(1000, int(config.session_timeout * 1000 / 3))
     return {
-        **_fetching(config, on_error),
+        **_fetching(config),
         "group.id": group,
         "auto.offset.reset": "earliest",
         "partition.assignment.strategy": "cooperative-sticky",
@@ -112,10 +110,10 @@ def consumer_settings(config: KafkaConfig, on_error: OnError, group: str) -> dic
     }
 
 
-def reader_settings(config: KafkaConfig, on_error: OnError, group: str) -> dict[str, Any]:
+def reader_settings(config: KafkaConfig, group: str) -> dict[str, Any]:
     """A reader of whole topics: it joins no group, but librdkafka asks for the coordinator of one, and for the right to."""
     return {
-        **_fetching(config, on_error),
+        **_fetching(config),
         "group.id": group,
         "auto.offset.reset": "error",
         # The broker answers one request of a connection after the other: a question would wait for an idle fetch.
@@ -124,14 +122,14 @@ def reader_settings(config: KafkaConfig, on_error: OnError, group: str) -> dict[
     }
 
 
-def admin_settings(config: KafkaConfig, on_error: OnError) -> dict[str, Any]:
+def admin_settings(config: KafkaConfig) -> dict[str, Any]:
     """Topics, groups and offsets."""
-    return {**_common(config, on_error), **config.client_config}
+    return {**_common(config), **config.client_config}
 
 
-def _fetching(config: KafkaConfig, on_error: OnError) -> dict[str, Any]:
+def _fetching(config: KafkaConfig) -> dict[str, Any]:
     return {
-        **_common(config, on_error),
+        **_common(config),
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "allow.auto.create.topics": False,

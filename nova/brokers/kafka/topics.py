@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
@@ -14,7 +14,8 @@ from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.failures import broker_error, code_of
 from nova.brokers.kafka.names import Names
-from nova.brokers.kafka.offsets import Offsets
+from nova.brokers.kafka.offsets import Offsets, Place
+from nova.brokers.kafka.patience import left
 from nova.brokers.kafka.records import Record
 from nova.brokers.kafka.settings import HEADROOM_BYTES
 from nova.errors import BrokerError, BrokerUnavailable
@@ -78,19 +79,19 @@ class TopicKeeper:
         if any(self._names.level_of(topic) for topic in wanted):
             self._before_levels(timeout)
         with self._working:
-            present = self.partitions(wanted, timeout)
+            present = self.places(timeout)
             there = [topic for topic in wanted if topic in present]
             missing = [topic for topic in wanted if topic not in present]
             if there:
-                self._check(there, present, _left(deadline))
-                self._await_leaders_in_use(there, present, deadline)
+                self._check(there, present, left(deadline))
+                self._await_leaders_in_use([place for topic in there for place in present[topic]], deadline)
             if missing:
-                self._create(missing, _left(deadline))
+                self._create(missing, left(deadline))
                 self._await_leaders(missing, deadline)
             self._known.update(wanted)
 
-    def partitions(self, topics: Sequence[str], timeout: float) -> dict[str, int]:
-        """The number of partitions of those that exist.
+    def places(self, timeout: float) -> dict[str, list[Place]]:
+        """The topics of the prefix that exist, with their partitions.
 
         Raises:
             BrokerError: the broker does not tell.
@@ -99,7 +100,11 @@ class TopicKeeper:
             metadata = self._admin.list_topics(timeout=max(timeout, 0.1)).topics
         except KafkaException as exc:
             raise broker_error(f"{self._where}: listing topics", exc) from exc
-        return {topic: len(metadata[topic].partitions) for topic in topics if topic in metadata}
+        return {
+            topic: [(topic, number) for number in found.partitions]
+            for topic, found in metadata.items()
+            if self._names.owns(topic)
+        }
 
     def _with_finer_levels(self, topics: Sequence[str]) -> Iterator[str]:
         """A task of a coarse level needs the finer ones later: made now, the forwarders know them in time."""
@@ -127,28 +132,25 @@ class TopicKeeper:
         Brokers tell of a new partition a moment before its leader takes records, and what is published then may be lost
         though it counts as stored (KAFKA-15591, see `Pending.report`). A leader that tells the end of its log takes records.
         """
-        self._ends(topics, self._await_metadata(topics, deadline), deadline)
+        places = self._await_metadata(topics, deadline)
+        self._offsets.ends(places, left(deadline))
 
-    def _await_leaders_in_use(self, topics: Sequence[str], partitions: Mapping[str, int], deadline: float) -> None:
+    def _await_leaders_in_use(self, places: Iterable[Place], deadline: float) -> None:
         """The same for topics that are there: another process may have made them just now.
 
         An older one may lack a leader for long, which is no reason to refuse its other partitions.
         """
         try:
-            self._ends(topics, partitions, min(deadline, time.monotonic() + NEW_FOR))
+            self._offsets.ends(places, min(left(deadline), NEW_FOR))
         except BrokerError as exc:
             _log.warning("%s: not every partition takes tasks now: %s", self._where, exc)
 
-    def _ends(self, topics: Sequence[str], partitions: Mapping[str, int], deadline: float) -> None:
-        places = [(topic, number) for topic in topics for number in range(partitions[topic])]
-        self._offsets.ends(places, _left(deadline))
-
-    def _await_metadata(self, topics: Sequence[str], deadline: float) -> dict[str, int]:
-        """Until brokers tell of every partition and its leader; the number of partitions."""
+    def _await_metadata(self, topics: Sequence[str], deadline: float) -> list[Place]:
+        """Until brokers tell of every partition and its leader; the partitions."""
         wait = 0.005
         while True:
             try:
-                metadata = self._admin.list_topics(timeout=_left(deadline)).topics
+                metadata = self._admin.list_topics(timeout=left(deadline)).topics
             except KafkaException as exc:
                 raise broker_error(f"{self._where}: looking for new topics", exc) from exc
             waiting = [
@@ -159,13 +161,13 @@ class TopicKeeper:
                 or any(partition.leader < 0 for partition in metadata[topic].partitions.values())
             ]
             if not waiting:
-                return {topic: len(metadata[topic].partitions) for topic in topics}
+                return [(topic, number) for topic in topics for number in metadata[topic].partitions]
             if time.monotonic() >= deadline:
                 raise BrokerUnavailable(f"{self._where}: the new topic {waiting[0]!r} has no leader yet")
             time.sleep(wait)
             wait = min(2 * wait, 0.2)
 
-    def _check(self, topics: Sequence[str], present: dict[str, int], timeout: float) -> None:
+    def _check(self, topics: Sequence[str], present: Mapping[str, Sequence[Place]], timeout: float) -> None:
         resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
         for resource, future in self._admin.describe_configs(resources, request_timeout=timeout).items():
             try:
@@ -178,7 +180,7 @@ class TopicKeeper:
                     )  # fmt: skip
                     continue
                 raise broker_error(f"{self._where}: reading the configuration of topic {resource.name!r}", exc) from exc
-            self._check_one(resource.name, present[resource.name], found)
+            self._check_one(resource.name, len(present[resource.name]), found)
 
     def _check_one(self, topic: str, partitions: int, found: dict[str, str]) -> None:
         wanted = self._settings(topic)
@@ -231,7 +233,3 @@ class TopicKeeper:
             # A lane's order is its due order, and a group older or younger than a task, only by the broker's own clock.
             settings["message.timestamp.type"] = "LogAppendTime"
         return settings
-
-
-def _left(deadline: float) -> float:
-    return max(0.1, deadline - time.monotonic())

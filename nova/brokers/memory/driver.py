@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from nova import clock
 from nova.brokers.base import (
     Capabilities,
     Confirmation,
@@ -82,7 +83,7 @@ class MemoryBroker:
         self._sleepers = 0
 
     def put(self, messages: Sequence[Message]) -> list[PublishError | None]:
-        now_ms = _now_ms()
+        now_ms = clock.now_ms()
         with self.changed:
             outcome: list[PublishError | None] = []
             for message in messages:
@@ -238,7 +239,7 @@ class MemoryDriver:
     def _depth_of(self, topic: str, group: str) -> TopicDepth:
         groups = self._broker.lanes.get(topic, {})
         lane = groups.get(group) or groups.get(NO_GROUP) or _Lane()
-        lane.wake_due(_now_ms())
+        lane.wake_due(clock.now_ms())
         targets = Counter(stored.message.headers.get(TARGET, "") for stored in lane.ready)
         del targets[""]
         return TopicDepth(len(lane.ready), len(lane.delayed), lane.running, dict(targets))
@@ -307,7 +308,7 @@ class MemorySubscription:
         self.release(list(self._held))
 
     def _take(self, max_messages: int) -> list[Delivery]:
-        now_ms = _now_ms()
+        now_ms = clock.now_ms()
         taken: list[Delivery] = []
         self._lanes.rotate(-1)
         for topic, lane in self._lanes:
@@ -326,7 +327,7 @@ class MemorySubscription:
 
     def _until_due(self) -> float:
         heads = [lane.delayed[0][0] for _, lane in self._lanes if lane.delayed]
-        return max(0.0, (min(heads) - _now_ms()) / 1000) + 0.0005 if heads else 3600.0
+        return max(0.0, (min(heads) - clock.now_ms()) / 1000) + 0.0005 if heads else 3600.0
 
 
 class MemoryDeadLetters:
@@ -369,10 +370,6 @@ def _broker(config: MemoryConfig) -> MemoryBroker:
         return MemoryBroker(config.max_messages)
     with _named_lock:
         return _named.setdefault(config.name, MemoryBroker(config.max_messages))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 _named: dict[str, MemoryBroker] = {}

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeAlias, TypeVar
 
+from nova import clock
 from nova.brokers.base import (
     Capabilities,
     Confirmation,
@@ -115,7 +116,7 @@ class SQLiteDriver:
             return refused
 
         def operation(connection: sqlite3.Connection) -> list[PublishError | None]:
-            now_ms = _now_ms()
+            now_ms = clock.now_ms()
             statements.insert(connection, messages, now_ms)
             return [None] * len(messages)
 
@@ -131,7 +132,7 @@ class SQLiteDriver:
     def subscribe(self, request: SubscribeRequest) -> SQLiteSubscription:
         """Register the group and start to consume."""
         seat = consumers.Seat(request.topics, request.group)
-        lanes = self.run(lambda c: consumers.join(c, seat, _now_ms() + self.lease_ms))
+        lanes = self.run(lambda c: consumers.join(c, seat, clock.now_ms() + self.lease_ms))
         with self._opening:
             if self._watcher is None:
                 self._watcher = Watcher(self.path, self.connect(), self.waker)
@@ -141,7 +142,7 @@ class SQLiteDriver:
 
     def depth(self, topics: Sequence[str], group: str) -> dict[str, TopicDepth]:
         """Counted in one read transaction each."""
-        now_ms = _now_ms()
+        now_ms = clock.now_ms()
         return self.read(lambda c: {topic: statements.depth(c, topic, group, now_ms) for topic in topics})
 
     def browse_dead(self, topic: str, group: str) -> SQLiteDeadLetters:
@@ -150,14 +151,14 @@ class SQLiteDriver:
 
     def groups(self) -> list[Group]:
         """Counted on the read connection."""
-        return self.read(lambda c: consumers.groups(c, self._prefix, _now_ms()))
+        return self.read(lambda c: consumers.groups(c, self._prefix, clock.now_ms()))
 
     def remove_group(self, group: str) -> bool:
         """One short transaction; then rows are freed for half the time a call has. Housekeeping frees the rest."""
         deadline = time.monotonic() + self._call_timeout / 2
-        removal = self.run(lambda c: consumers.remove(c, self._prefix, group, _now_ms()))
+        removal = self.run(lambda c: consumers.remove(c, self._prefix, group, clock.now_ms()))
         if removal.consumed_until_ms is not None:
-            counts = max(0.0, (removal.consumed_until_ms - _now_ms()) / 1000)
+            counts = max(0.0, (removal.consumed_until_ms - clock.now_ms()) / 1000)
             raise BrokerError(
                 f"sqlite: the group {group!r} has running workers; stop its workers first (one that was killed counts for "
                 f"up to {counts:.0f} s more)"
@@ -176,9 +177,9 @@ class SQLiteDriver:
         subscriptions = tuple(self._subscriptions) if is_due else ()
 
         def operation(connection: sqlite3.Connection) -> tuple[int, list[tuple[SQLiteSubscription, Lanes]]]:
-            moved = [(s, lanes) for s in subscriptions if (lanes := s.stay(connection, _now_ms()))]
+            moved = [(s, lanes) for s in subscriptions if (lanes := s.stay(connection, clock.now_ms()))]
             consumers.free(connection)
-            return statements.sweep(connection, _now_ms()), moved
+            return statements.sweep(connection, clock.now_ms()), moved
 
         swept, moved = self.run(operation)
         for subscription, lanes in moved:  # only now that they are committed
@@ -253,7 +254,7 @@ class SQLiteSubscription:
             due_ms = self._next_due()
             wait = deadline - time.monotonic()
             if due_ms is not None:
-                until_due = (due_ms - _now_ms()) / 1000
+                until_due = (due_ms - clock.now_ms()) / 1000
                 if until_due <= 0 and (deliveries := self._claim(max_messages)):
                     return deliveries
                 wait = min(wait, max(until_due, 0.0005))
@@ -281,7 +282,7 @@ class SQLiteSubscription:
         claims: list[statements.Claim] = [delivery.handle for delivery in held]
         if not claims:
             return []
-        kept = self._driver.run(lambda c: statements.extend(c, claims, _now_ms() + self._driver.lease_ms))
+        kept = self._driver.run(lambda c: statements.extend(c, claims, clock.now_ms() + self._driver.lease_ms))
         lost = [delivery for delivery in held if delivery.handle.row not in kept and delivery in self._held]
         for delivery in lost:
             delivery.lost = True
@@ -323,7 +324,7 @@ class SQLiteSubscription:
         lanes, lease_ms = list(self._lanes), self._driver.lease_ms
 
         def operation(connection: sqlite3.Connection) -> list[Delivery]:
-            now_ms = _now_ms()
+            now_ms = clock.now_ms()
             taken: list[Delivery] = []
             for topic, lane in lanes:
                 room = max_messages - len(taken)
@@ -395,7 +396,3 @@ class SQLiteDeadLetters:
 
     def close(self) -> None:
         """Holds nothing."""
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
