@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,16 @@ from nova.brokers.kafka.health import Health
 from nova.brokers.kafka.partition import Partition
 
 __all__ = ["Commits"]
+
+NO_COORDINATOR = frozenset(
+    {
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._WAIT_COORD,
+    }
+)
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +40,16 @@ class Commits:
         self._partitions = partitions
         self._health = health
         self._label = label
+        self._unheard_since: float | None = None
+
+    @property
+    def unheard(self) -> float:
+        """Seconds for which commits found no coordinator of the group, or 0."""
+        return 0.0 if self._unheard_since is None else time.monotonic() - self._unheard_since
+
+    def begin_again(self) -> None:
+        """There is a new consumer."""
+        self._unheard_since = None
 
     def later(self, consumer: Consumer, partitions: Sequence[Partition]) -> None:
         """In the background; what fails is dirty again."""
@@ -49,6 +70,8 @@ class Commits:
         failed = [answer for answer in answers if answer.error is not None]
         if failed:
             self._refused(failed, failed[0].error)
+        else:
+            self._unheard_since = None
         return not failed
 
     def answered(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
@@ -59,6 +82,8 @@ class Commits:
         failed = [place for place in offsets or () if place.error is not None]
         if failed:
             self._refused(failed, failed[0].error)
+        else:
+            self._unheard_since = None
 
     def _offsets(self, partitions: Sequence[Partition], *, clean: bool) -> list[TopicPartition]:
         offsets = []
@@ -79,6 +104,8 @@ class Commits:
         return offsets
 
     def _refused(self, offsets: Sequence[TopicPartition], error: Any) -> None:
+        has_coordinator = not isinstance(error, KafkaError) or error.code() not in NO_COORDINATOR
+        self._unheard_since = None if has_coordinator else self._unheard_since or time.monotonic()
         for place in offsets:
             partition = self._partitions.get((place.topic, place.partition))
             if partition is not None:

@@ -1,7 +1,8 @@
-"""Reading a compacted topic of one partition to its end, again and again. One thread at a time."""
+"""Reading partitions from one offset to another, and compacted topics to their end again and again."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -12,26 +13,67 @@ from nova.brokers.kafka.failures import broker_error
 from nova.brokers.kafka.handles import close_consumer, open_handle
 from nova.brokers.kafka.patience import ask
 from nova.brokers.kafka.settings import reader_settings
-from nova.errors import BrokerUnavailable
+from nova.errors import BrokerError, BrokerUnavailable
 
-__all__ = ["TopicReader", "read_range"]
+__all__ = ["RangeReader", "TopicReader"]
 
 CHUNK = 1000
 
 
-class TopicReader:
-    """Yields the records of partition 0 that it has not yielded before.
+class RangeReader:
+    """Reads any part of any partition, without a group. Any thread; the next waits until one is done.
 
     Args:
         group: the name it asks under; see `Names.reader`.
         where: the broker's address, for messages.
     """
 
+    def __init__(self, config: KafkaConfig, group: str, where: str) -> None:
+        self._settings = reader_settings(config, group)
+        self._where = where
+        self._consumer: Consumer | None = None
+        self._working = threading.Lock()
+
+    def read(self, topic: str, partition: int, start: int, end: int | None, timeout: float) -> Iterator[Message]:
+        """The records from `start` to below `end` (None = the end as it is now).
+
+        A start behind the end is that of a topic that was made anew: it is read from its beginning.
+
+        Raises:
+            BrokerError: the end was not reached in time.
+        """
+        with self._working:
+            if self._consumer is None:
+                self._consumer = open_handle(Consumer, self._settings)
+            where = f"{self._where}: reading topic {topic!r}"
+            try:
+                yield from _read(self._consumer, TopicPartition(topic, partition), start, end, timeout, where)
+            except BrokerError:
+                self._let_go()  # it may have lost its brokers for good: see `Publisher._look_after`
+                raise
+
+    def close(self) -> None:
+        """Let go of the broker; another `read` connects anew."""
+        with self._working:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._consumer is not None:
+            close_consumer(self._consumer)
+        self._consumer = None
+
+
+class TopicReader:
+    """Yields the records of a topic's partition 0 that it has not yielded before. One thread at a time.
+
+    Args:
+        group, where: as for `RangeReader`.
+    """
+
     def __init__(self, config: KafkaConfig, topic: str, group: str, where: str) -> None:
+        self._reader = RangeReader(config, group, where)
         self._topic = topic
-        self._where = f"{where}: reading topic {topic!r}"
         self._position = 0
-        self._consumer = open_handle(Consumer, reader_settings(config, group))
 
     def catch_up(self, timeout: float) -> Iterator[Message]:
         """Every new record up to the end as it is now.
@@ -39,27 +81,19 @@ class TopicReader:
         Raises:
             BrokerError: the end was not reached in time; a later call goes on from there.
         """
-        for message in read_range(self._consumer, self._topic, 0, self._position, None, timeout, self._where):
+        for message in self._reader.read(self._topic, 0, self._position, None, timeout):
             self._position = (message.offset() or 0) + 1
             yield message
 
     def close(self) -> None:
         """Let go of the broker."""
-        close_consumer(self._consumer)
+        self._reader.close()
 
 
-def read_range(
-    consumer: Consumer, topic: str, partition: int, start: int, end: int | None, timeout: float, where: str
+def _read(
+    consumer: Consumer, place: TopicPartition, start: int, end: int | None, timeout: float, where: str
 ) -> Iterator[Message]:
-    """The records of a partition from `start` to below `end` (None = the end as it is now).
-
-    A start behind the end is that of a topic that was made anew: it is read from its beginning.
-
-    Raises:
-        BrokerError: the end was not reached in time.
-    """
     deadline = time.monotonic() + timeout
-    place = TopicPartition(topic, partition)
     marks = ask(where, lambda: consumer.get_watermark_offsets(place, timeout=timeout), timeout)
     if marks is None:
         raise BrokerUnavailable(f"{where}: no answer in {timeout:g} s")
@@ -69,7 +103,7 @@ def read_range(
     if position >= end:
         return
     try:
-        consumer.assign([TopicPartition(topic, partition, position)])
+        consumer.assign([TopicPartition(place.topic, place.partition, position)])
         while position < end:
             if time.monotonic() >= deadline:
                 raise BrokerUnavailable(f"{where}: its end was not reached in {timeout:g} s")

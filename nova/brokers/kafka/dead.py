@@ -6,11 +6,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from confluent_kafka import Consumer
-
 from nova.brokers.base import Delivery
-from nova.brokers.kafka.compacted import TopicReader, read_range
-from nova.brokers.kafka.handles import close_consumer
+from nova.brokers.kafka.compacted import RangeReader, TopicReader
 from nova.brokers.kafka.records import Publish, Record, decode_headers, unpack
 from nova.envelope import GROUP, TARGET
 from nova.errors import BrokerError
@@ -36,7 +33,7 @@ class KafkaDeadLetters:
         *,
         exists: Callable[[], bool],
         open_reader: Callable[[], TopicReader],
-        open_scanner: Callable[[], Consumer],
+        scanner: RangeReader,
         publish: Publish,
     ) -> None:
         self._topic = topic
@@ -45,10 +42,9 @@ class KafkaDeadLetters:
         self._timeout = timeout
         self._exists = exists
         self._open_reader = open_reader
-        self._open_scanner = open_scanner
+        self._scanner = scanner
         self._publish = publish
         self._reader: TopicReader | None = None
-        self._scanner: Consumer | None = None
         self._letters: dict[bytes, tuple[int, str]] = {}
         """Key to offset and the topic it was buried from."""
         self._working = threading.Lock()
@@ -61,14 +57,9 @@ class KafkaDeadLetters:
             offsets = sorted(offset for offset, _ in self._letters.values() if offset > start)[:limit]
             if not offsets:
                 return []
-            if self._scanner is None:
-                self._scanner = self._open_scanner()
             wanted = set(offsets)
             found: list[tuple[str, Delivery]] = []
-            messages = read_range(
-                self._scanner, self._topic, 0, offsets[0], offsets[-1] + 1, self._timeout, self._where
-            )
-            for message in messages:
+            for message in self._scanner.read(self._topic, 0, offsets[0], offsets[-1] + 1, self._timeout):
                 offset, value = message.offset(), message.value()
                 if offset in wanted and value is not None:
                     headers = decode_headers(message.headers())  # type: ignore[arg-type]
@@ -101,9 +92,8 @@ class KafkaDeadLetters:
         with self._working:
             if self._reader is not None:
                 self._reader.close()
-            if self._scanner is not None:
-                close_consumer(self._scanner)
-            self._reader = self._scanner = None
+            self._reader = None
+            self._scanner.close()
 
     def _refresh(self) -> None:
         if self._reader is None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from confluent_kafka import Consumer, KafkaException, Message
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException
 
 from nova import clock
 from nova.brokers.base import (
@@ -24,7 +23,8 @@ from nova.brokers.base import (
     TopicDepth,
 )
 from nova.brokers.base import Message as NovaMessage
-from nova.brokers.kafka.compacted import TopicReader, read_range
+from nova.brokers.kafka.admin import Admin
+from nova.brokers.kafka.compacted import RangeReader, TopicReader
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.credentials import check_credentials
 from nova.brokers.kafka.dead import KafkaDeadLetters
@@ -33,7 +33,6 @@ from nova.brokers.kafka.depth import DepthReader
 from nova.brokers.kafka.escrow import Escrow, LeaseBook
 from nova.brokers.kafka.failures import is_denied, text_of, was_denied
 from nova.brokers.kafka.forwarder import Forwarder, limits
-from nova.brokers.kafka.handles import close_admin, close_consumer, open_handle
 from nova.brokers.kafka.members import Members, group_in_use
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.offsets import Offsets, Place
@@ -43,7 +42,7 @@ from nova.brokers.kafka.reclaim import Reclaimer
 from nova.brokers.kafka.records import as_record
 from nova.brokers.kafka.registry import GroupBook, Registration
 from nova.brokers.kafka.sending import Sender
-from nova.brokers.kafka.settings import admin_settings, consumer_settings, reader_settings
+from nova.brokers.kafka.settings import admin_settings, consumer_settings
 from nova.brokers.kafka.subscription import KafkaSubscription
 from nova.brokers.kafka.topics import TopicKeeper
 from nova.errors import BrokerError, BrokerUnavailable, PublishError
@@ -163,7 +162,7 @@ class _Parts:
         self._config = config
         self._where = where
         self._timeout = context.call_timeout
-        self.admin = open_handle(AdminClient, admin_settings(config))
+        self.admin = Admin(admin_settings(config))
         self.offsets = Offsets(self.admin, where)
         self.keeper = TopicKeeper(self.admin, self.offsets, config, self.names, self.lanes, where, self._agree_on_slots)
         self.publisher = Publisher(config, where, self.keeper.forget)
@@ -174,8 +173,7 @@ class _Parts:
         self._groups: GroupBook | None = None
         self._chores: threading.Thread | None = None
         self._chores_trouble: str | None = None
-        self._scanner: Consumer | None = None
-        self._scanning = threading.Lock()
+        self._scanner = RangeReader(config, self.names.reader, where)
         self._starting = threading.Lock()
         self._closed = threading.Event()
 
@@ -243,7 +241,7 @@ class _Parts:
             group=group,
             places=self.keeper.places(timeout),
             registrations=self._registrations(timeout),
-            read=self._read_range,
+            read=lambda place, start, end: self._scanner.read(*place, start, end, timeout),
             leases=self._caught_up_leases,
             timeout=timeout,
         ).count(ready)
@@ -298,7 +296,7 @@ class _Parts:
             timeout,
             exists=lambda: topic in self.keeper.places(timeout),
             open_reader=lambda: TopicReader(self._config, topic, self.names.reader, self._where),
-            open_scanner=self._reading_consumer,
+            scanner=RangeReader(self._config, self.names.reader, self._where),
             publish=self.sender.send,
         )
 
@@ -332,11 +330,8 @@ class _Parts:
         self.publisher.close(left())
         if self._groups is not None:
             self._groups.close()
-        with self._scanning:
-            if self._scanner is not None:
-                close_consumer(self._scanner)
-                self._scanner = None
-        close_admin(self.admin)
+        self._scanner.close()
+        self.admin.close()
 
     def _agree_on_slots(self, timeout: float) -> None:
         """Compare the delay slots with the prefix's; a producer that may not read or write them there trusts its own."""
@@ -420,14 +415,3 @@ class _Parts:
         for (topic, number), end in self.offsets.ends(places, timeout).items():
             ends.setdefault(topic, {})[number] = end
         return ends
-
-    def _read_range(self, place: Place, start: int, end: int) -> Iterator[Message]:
-        with self._scanning:
-            if self._scanner is None:
-                self._scanner = self._reading_consumer()
-            yield from read_range(
-                self._scanner, *place, start, end, self._timeout, f"{self._where}: reading {place[0]!r}"
-            )
-
-    def _reading_consumer(self) -> Consumer:
-        return open_handle(Consumer, reader_settings(self._config, self.names.reader))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from nova.brokers.kafka.failures import construction_error
 
-__all__ = ["close_admin", "close_consumer", "close_producer", "open_handle"]
+__all__ = ["abandon_consumer", "close_admin", "close_consumer", "close_producer", "let_go", "open_handle"]
 
 T = TypeVar("T", Consumer, Producer, AdminClient)
 
@@ -44,6 +45,11 @@ def close_consumer(consumer: Consumer) -> None:
     _open.pop(id(consumer), None)
 
 
+def abandon_consumer(consumer: Consumer) -> None:
+    """Let it go without waiting: one that has lost its brokers for good tries to leave its group for ever."""
+    threading.Thread(target=close_consumer, args=(consumer,), name="nova-kafka-abandoned", daemon=True).start()
+
+
 def close_producer(producer: Producer) -> None:
     """Destroy the handle; nothing may be left in it."""
     producer.close()
@@ -54,6 +60,11 @@ def close_admin(admin: AdminClient) -> None:
     """Destroy the handle."""
     admin.__exit__(None, None, None)
     _open.pop(id(admin), None)
+
+
+def let_go(handle: Any) -> None:
+    """Forget a handle that others may still use: it is destroyed when the last of them is through."""
+    _open.pop(id(handle), None)
 
 
 def _abandon() -> None:

@@ -13,6 +13,8 @@ from nova.brokers.kafka.failures import is_denied, text_of
 __all__ = ["Health"]
 
 PROBE_EVERY = 1.0
+QUIET = 5.0
+"""Seconds without a record after which a broker is asked without a reason; see `Publisher._look_after`."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,10 +36,21 @@ class Health:
         self._name = name
         self._doubt: str | None = None
         self._denied: str | None = None
-        self._last_probe = time.monotonic()
+        self._last_probe = self._heard = time.monotonic()
+        self._away_since: float | None = None
+
+    @property
+    def away(self) -> float:
+        """Seconds for which no broker has answered."""
+        return 0.0 if self._away_since is None else time.monotonic() - self._away_since
+
+    def begin_again(self) -> None:
+        """There is a new client to speak of; the doubt stays until it has an answer."""
+        self._away_since = None
 
     def good(self) -> None:
         """Something was received or assigned."""
+        self._heard = time.monotonic()
         if self._denied is not None:
             self.trouble = self._denied = None
 
@@ -73,15 +86,21 @@ class Health:
         self._doubt = str(exc)
 
     def probe(self, ask: Callable[[], object]) -> None:
-        """If in doubt ask the broker whether it is really away: the client also reports connections closed when idle."""
+        """In doubt, or after a silence, ask a broker: the client also reports connections closed when idle."""
         now = time.monotonic()
-        if self._doubt is None or now - self._last_probe < PROBE_EVERY:
+        if self._doubt is not None:
+            due = self._last_probe + PROBE_EVERY
+        else:
+            due = max(self._last_probe, self._heard) + QUIET
+        if now < due:
             return
         self._last_probe = now
         try:
             ask()
-        except KafkaException:
+        except KafkaException as exc:
+            self._doubt = self._doubt or text_of(exc.args[0])
+            self._away_since = self._away_since or now
             self.trouble = f"{self._where}: {self._doubt}"
         else:
-            self._doubt = None
+            self._doubt = self._away_since = None
             self.trouble = None if self._denied is None else f"{self._where}: {self._denied}"

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from nova.brokers.kafka.admin import Admin
 from nova.brokers.kafka.failures import broker_error, code_of
 from nova.brokers.kafka.names import Names
-from nova.brokers.kafka.patience import ask
 from nova.errors import BrokerError
 
 __all__ = ["Members", "group_in_use"]
@@ -22,7 +22,7 @@ class Members:
         where: the broker's address, for messages.
     """
 
-    def __init__(self, admin: AdminClient, names: Names, where: str) -> None:
+    def __init__(self, admin: Admin, names: Names, where: str) -> None:
         self._admin = admin
         self._names = names
         self._where = where
@@ -37,11 +37,11 @@ class Members:
         if not owners:
             return set()
 
-        def question() -> set[str]:
-            futures = self._admin.describe_consumer_groups(list(owners), request_timeout=timeout)
-            return {owners[name] for name, future in futures.items() if future.result(timeout + 1).members}
+        def question(client: AdminClient, seconds: float) -> set[str]:
+            futures = client.describe_consumer_groups(list(owners), request_timeout=seconds)
+            return {owners[name] for name, future in futures.items() if future.result(seconds + 1).members}
 
-        return ask(f"{self._where}: describing consumer groups", question, timeout)
+        return self._admin.ask(f"{self._where}: describing consumer groups", question, timeout)
 
     def forget(self, group: str, timeout: float) -> None:
         """Delete what the group has committed.
@@ -49,7 +49,7 @@ class Members:
         Raises:
             BrokerError: a member is connected, or the broker refuses.
         """
-        futures = self._admin.delete_consumer_groups(self._names.consumer_groups(group), request_timeout=timeout)
+        futures = self._admin.client.delete_consumer_groups(self._names.consumer_groups(group), request_timeout=timeout)
         for name, future in futures.items():
             try:
                 future.result(timeout + 1)

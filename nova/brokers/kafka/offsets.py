@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from nova.brokers.kafka import offset_map
+from nova.brokers.kafka.admin import Admin
 from nova.brokers.kafka.offset_map import OffsetMap
-from nova.brokers.kafka.patience import ask
+from nova.brokers.kafka.patience import left
 
 __all__ = ["Offsets", "Place"]
 
@@ -25,7 +26,7 @@ class Offsets:
         where: its address, for messages.
     """
 
-    def __init__(self, admin: AdminClient, where: str) -> None:
+    def __init__(self, admin: Admin, where: str) -> None:
         self._admin = admin
         self._where = where
 
@@ -55,12 +56,12 @@ class Offsets:
             return {}
         request = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
 
-        def question() -> list[TopicPartition]:
-            futures = self._admin.list_consumer_group_offsets([request], request_timeout=timeout)
-            return list(futures[group].result(timeout + 1).topic_partitions)
+        def question(client: AdminClient, seconds: float) -> list[TopicPartition]:
+            futures = client.list_consumer_group_offsets([request], request_timeout=seconds)
+            return list(futures[group].result(seconds + 1).topic_partitions)
 
         found: dict[Place, OffsetMap] = {}
-        for place in ask(f"{self._where}: reading the offsets of group {group!r}", question, timeout):
+        for place in self._admin.ask(f"{self._where}: reading the offsets of group {group!r}", question, timeout):
             if place.offset >= 0 and place.error is None:
                 known = offset_map.decode(place.offset, place.metadata)
                 found[place.topic, place.partition] = known or OffsetMap(place.offset, place.offset)
@@ -74,24 +75,28 @@ class Offsets:
         """
         request = [TopicPartition(topic, number, offset) for (topic, number), offset in bounds.items()]
 
-        def question() -> None:
-            for future in self._admin.delete_records(request, request_timeout=timeout).values():
-                future.result(timeout + 1)
+        def question(client: AdminClient, seconds: float) -> None:
+            for future in client.delete_records(request, request_timeout=seconds).values():
+                future.result(seconds + 1)
 
         if request:
-            ask(f"{self._where}: deleting finished records", question, timeout)
+            self._admin.ask(f"{self._where}: deleting finished records", question, timeout)
 
     def _list(self, places: Iterable[Place], specification: OffsetSpec | None, timeout: float) -> dict[Place, int]:
         request: dict[TopicPartition, Any] = {TopicPartition(*place): specification for place in places}
         if not request:
             return {}
 
-        def question() -> dict[Place, int]:
-            futures = self._admin.list_offsets(request, request_timeout=timeout)
-            deadline = time.monotonic() + timeout + 1
-            return {
-                (place.topic, place.partition): future.result(max(0.1, deadline - time.monotonic())).offset
-                for place, future in futures.items()
-            }
+        def question(client: AdminClient, seconds: float) -> dict[Place, int]:
+            futures = client.list_offsets(request, request_timeout=seconds)
+            deadline = time.monotonic() + seconds + 1
+            try:
+                return {
+                    (place.topic, place.partition): future.result(left(deadline)).offset
+                    for place, future in futures.items()
+                }
+            except KafkaException:
+                client.list_topics(timeout=seconds)  # leaders have moved: the client does not look by itself
+                raise
 
-        return ask(f"{self._where}: reading offsets", question, timeout)
+        return self._admin.ask(f"{self._where}: reading offsets", question, timeout)

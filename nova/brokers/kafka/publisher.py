@@ -28,6 +28,10 @@ __all__ = ["Pending", "Publisher"]
 CALM = 60.0
 """Seconds after which a failed producer is replaced at once again."""
 REPLACE_MOST = 10.0
+LOOK_EVERY = 5.0
+ANSWER_WITHIN = 2.0
+SILENT_LOOKS = 2
+"""Looks without an answer, one after the other, after which a producer is replaced."""
 NO_OFFSET = "the broker stored later messages and did not tell where this one is"
 
 _log = logging.getLogger(__name__)
@@ -118,9 +122,14 @@ class Publisher:
         self._replace_at = -CALM
         self._closed = threading.Event()
         self.last_error: KafkaError | None = None
+        self._topic: str | None = None
         self._producer = self._build()
+        self._retired: list[Producer] = []
+        self._swapping = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="nova-kafka-reports", daemon=True)
         self._thread.start()
+        self._watch = threading.Thread(target=self._look_after, name="nova-kafka-watch", daemon=True)
+        self._watch.start()
 
     @property
     def producer(self) -> Producer:
@@ -136,6 +145,7 @@ class Publisher:
             return
         producer, report = self._producer, pending.report
         count = len(records)
+        self._topic = records[0].topic if records else self._topic
         for index, record in enumerate(records):
             if refused and record.topic in refused:
                 pending.outcome[index] = refused[record.topic]
@@ -161,20 +171,28 @@ class Publisher:
                 count -= 1
         pending.expect(count)
 
+    def renew(self) -> None:
+        """Go on with another producer; the old one may still bring what it holds to its end."""
+        with self._swapping:
+            self._retired.append(self._producer)
+            self._producer = self._build()
+
     def close(self, timeout: float) -> None:
         """Wait for reports, then give up what has none: unknown if it was on its way, failed if it was not. Idempotent."""
         if self._closed.is_set():
             return
         self._closed.set()
         self._thread.join(timeout)
+        self._watch.join(ANSWER_WITHIN + 1)
         deadline = time.monotonic() + timeout
-        with contextlib.suppress(KafkaException):  # a fatal one: what was not sent has ended as refused
-            if self._producer.flush(max(0.0, timeout)):
-                self._producer.purge()
-                while len(self._producer) and time.monotonic() < deadline + 1:
-                    self._producer.poll(0.05)
-        if not self._thread.is_alive() and not len(self._producer):
-            close_producer(self._producer)
+        for producer in (*self._retired, self._producer):
+            with contextlib.suppress(KafkaException):  # a fatal one: what was not sent has ended as refused
+                if producer.flush(max(0.0, deadline - time.monotonic())):
+                    producer.purge()
+                    while len(producer) and time.monotonic() < deadline + 1:
+                        producer.poll(0.05)
+            if not self._thread.is_alive() and not len(producer):
+                close_producer(producer)
 
     def _refusal(self, record: Record, exc: KafkaException) -> PublishError:
         error = exc.args[0]
@@ -190,6 +208,8 @@ class Publisher:
         while not self._closed.is_set():
             try:
                 self._producer.poll(0.1)
+                if self._retired:
+                    self._serve_retired()
                 if self._fatal is not None and time.monotonic() >= self._replace_at:
                     self._replace()
             except KafkaException as exc:  # the client raises what is fatal, and does not tell `_note`
@@ -197,6 +217,33 @@ class Publisher:
             except Exception:  # noqa: BLE001 - a thread's top: without it no publish would ever end
                 _log.exception("%s: serving delivery reports failed, going on", self._where)
                 self._closed.wait(0.2)
+
+    def _look_after(self) -> None:
+        """Replace a producer that has lost its brokers for good.
+
+        A client knows its brokers from their own answers. One that is being let in again after a pause answers that there are
+        none, and librdkafka (2.10 to 2.16, its issue 5301) may then have nobody left to ask: it never connects again and says
+        nothing. In an outage of the brokers a replacement does no harm.
+        """
+        silent = 0
+        while not self._closed.wait(LOOK_EVERY):
+            try:
+                self._producer.list_topics(self._topic, timeout=ANSWER_WITHIN)
+                silent = 0
+            except KafkaException:
+                silent += 1
+                if silent >= SILENT_LOOKS and not self._closed.is_set():
+                    _log.warning("%s: no broker answers, connecting anew", self._where)
+                    self.renew()
+                    silent = 0
+
+    def _serve_retired(self) -> None:
+        with self._swapping:
+            for producer in list(self._retired):
+                producer.poll(0)
+                if not len(producer):
+                    self._retired.remove(producer)
+                    close_producer(producer)
 
     def _fail(self, error: KafkaError) -> None:
         """Refuse everything with this reason until there is another producer: at once, then after growing waits."""
@@ -207,7 +254,8 @@ class Publisher:
 
     def _replace(self) -> None:
         """A producer with a fatal error sends nothing any more: what it still held ends as unknown or failed."""
-        old, self._producer = self._producer, self._build()
+        with self._swapping:
+            old, self._producer = self._producer, self._build()
         self._fatal = None
         with contextlib.suppress(KafkaException):  # it says again why it failed
             old.purge()

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.commits import Commits
-from nova.brokers.kafka.handles import close_consumer, open_handle
+from nova.brokers.kafka.handles import abandon_consumer, close_consumer, open_handle
 from nova.brokers.kafka.health import Health
 from nova.brokers.kafka.partition import CAREFUL_HELD, KafkaDelivery, Partition
 from nova.brokers.kafka.receiving import PumpOptions, Receiver
@@ -36,6 +36,8 @@ FULL_PATIENCE = 0.1
 BACKLOG = 50
 """Charged records read ahead of the one that is lent, or each would cost a pause and a fetch."""
 COMMITTED_TIMEOUT = 10.0
+RENEW_AFTER = 10.0
+"""Seconds without an answer after which the consumer is replaced; never within its session, which may still hold."""
 LAST_COMMIT = 2.0
 """Seconds for which the last commit of a partition that leaves is tried."""
 
@@ -52,6 +54,7 @@ class Pump:
         self._label = f"{options.where}: {options.name}"
         self._health = Health(options.where, options.name)
         self._receiver = receiver
+        self._renew_after = max(RENEW_AFTER, float(options.settings["session.timeout.ms"]) / 1000)
         self._partitions: dict[Place, Partition] = {}
         self._commits = Commits(self._partitions, self._health, self._label)
         self._commands: deque[Callable[[], None]] = deque()
@@ -72,8 +75,7 @@ class Pump:
         Raises:
             ConfigError: librdkafka refuses a setting.
         """
-        settings = {**self._options.settings, "error_cb": self._health.note, "on_commit": self._commits.answered}
-        self._consumer = open_handle(Consumer, settings)
+        self._consumer = self._build()
         self._thread.start()
 
     @property
@@ -131,14 +133,16 @@ class Pump:
                     "%s: %s could not leave its group in %.1f s", self._options.where, self._options.name, timeout
                 )
 
+    def _build(self) -> Consumer:
+        settings = {**self._options.settings, "error_cb": self._health.note, "on_commit": self._commits.answered}
+        return open_handle(Consumer, settings)
+
     # --- the pump's thread
 
     def _run(self) -> None:
         backoff = POLL
         try:
-            self._consumer.subscribe(
-                list(self._options.topics), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose
-            )
+            self._subscribe()
             while not self._closing.is_set():
                 try:
                     self._step()
@@ -150,6 +154,24 @@ class Pump:
                     backoff = min(2 * backoff, 5.0)
         finally:
             self._end()
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            list(self._options.topics), on_assign=self._assign, on_revoke=self._revoke, on_lost=self._lose
+        )
+
+    def _renew(self) -> None:
+        """Join the group with a new consumer: this one has lost its brokers, perhaps for good (`Publisher._look_after`).
+
+        Or only the group's coordinator: measured once, commits found none for 75 s while metadata came.
+        """
+        _log.warning("%s: no broker answers or takes commits, connecting anew", self._label)
+        self._give_up(list(self._partitions))
+        abandon_consumer(self._consumer)
+        self._consumer = self._build()
+        self._health.begin_again()
+        self._commits.begin_again()
+        self._subscribe()
 
     def _step(self) -> None:
         self._apply()
@@ -171,6 +193,8 @@ class Pump:
                 partition.calm_down(now - partition.since)
             self._receiver.tick()
         self._health.probe(lambda: self._consumer.list_topics(self._options.topics[0], timeout=1.0))
+        if max(self._health.away, self._commits.unheard) > self._renew_after:
+            self._renew()
 
     def _room(self) -> int:
         if self._options.charged:
@@ -386,6 +410,9 @@ class Pump:
 
     def _revoke(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         """Drop what has not started, wait for what runs, hand what still runs to the escrow, commit, give away."""
+        if consumer is not self._consumer:  # an abandoned one says goodbye
+            consumer.incremental_unassign(places)
+            return
         leaving = [
             partition
             for place in places
@@ -407,14 +434,18 @@ class Pump:
 
     def _lose(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         """Others have them already: nothing here may be committed."""
+        if consumer is self._consumer:
+            self._give_up([(place.topic, place.partition) for place in places])
+        consumer.incremental_unassign(places)
+
+    def _give_up(self, places: Sequence[Place]) -> None:
         lost = 0
         for place in places:
-            partition = self._partitions.pop((place.topic, place.partition), None)
+            partition = self._partitions.pop(place, None)
             if partition is not None:
                 lost += len(partition.held)
                 partition.lose()
         self._unlent = [delivery for delivery in self._unlent if not delivery.lost]
-        consumer.incremental_unassign(places)
         if lost:
             _log.warning(
                 "%s: %s was away too long and lost %d tasks to another worker",

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType, TopicMetadata
 
+from nova.brokers.kafka.admin import Admin
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.failures import broker_error, code_of
@@ -40,7 +41,7 @@ class TopicKeeper:
 
     def __init__(
         self,
-        admin: AdminClient,
+        admin: Admin,
         offsets: Offsets,
         config: KafkaConfig,
         names: Names,
@@ -96,10 +97,11 @@ class TopicKeeper:
         Raises:
             BrokerError: the broker does not tell.
         """
-        try:
-            metadata = self._admin.list_topics(timeout=max(timeout, 0.1)).topics
-        except KafkaException as exc:
-            raise broker_error(f"{self._where}: listing topics", exc) from exc
+
+        def question(client: AdminClient, seconds: float) -> dict[str, TopicMetadata]:
+            return client.list_topics(timeout=seconds).topics
+
+        metadata = self._admin.ask(f"{self._where}: listing topics", question, max(timeout, 0.1))
         return {
             topic: [(topic, number) for number in found.partitions]
             for topic, found in metadata.items()
@@ -119,7 +121,7 @@ class TopicKeeper:
             NewTopic(topic, self._count(topic), self._config.replication_factor, config=self._settings(topic))
             for topic in topics
         ]
-        for topic, future in self._admin.create_topics(specifications, request_timeout=timeout).items():
+        for topic, future in self._admin.client.create_topics(specifications, request_timeout=timeout).items():
             try:
                 future.result(timeout + 1)
             except KafkaException as exc:
@@ -150,7 +152,7 @@ class TopicKeeper:
         wait = 0.005
         while True:
             try:
-                metadata = self._admin.list_topics(timeout=left(deadline)).topics
+                metadata = self._admin.client.list_topics(timeout=left(deadline)).topics
             except KafkaException as exc:
                 raise broker_error(f"{self._where}: looking for new topics", exc) from exc
             waiting = [
@@ -169,7 +171,7 @@ class TopicKeeper:
 
     def _check(self, topics: Sequence[str], present: Mapping[str, Sequence[Place]], timeout: float) -> None:
         resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
-        for resource, future in self._admin.describe_configs(resources, request_timeout=timeout).items():
+        for resource, future in self._admin.client.describe_configs(resources, request_timeout=timeout).items():
             try:
                 found = {name: str(entry.value) for name, entry in future.result(timeout + 1).items()}
             except KafkaException as exc:
