@@ -12,13 +12,13 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from nova import NovaError, Task
-from nova.brokers.base import DriverContext, Message, SubscribeRequest
+from nova.brokers.base import Delivery, DriverContext, Message, SubscribeRequest
 from nova.brokers.kafka import publisher as publishing
 from nova.brokers.kafka import pump as pumping
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.driver import KafkaDriver
 from tests.conformance.brokers import Broker, make
-from tests.eventually import eventually
+from tests.eventually import eventually, never
 from tests.servers.kafka.finding import shared_address
 from tests.servers.kafka.relay import ForgetfulRelay
 
@@ -107,13 +107,14 @@ def test_a_deaf_consumer_is_replaced_and_nothing_is_lost(tmp_path: Path, monkeyp
     pump = subscription.pump
     sent = [Message(topic, b"x", {"nova-id": f"m{i}"}, f"m{i}") for i in range(20)]
     assert driver.publish(sent).result(10) == [None] * 20
-    held: list[str] = []
+    held: list[Delivery] = []
 
     def receive() -> int:
-        held.extend(delivery.headers["nova-id"] for delivery in subscription.receive(100, 0.2))
+        held.extend(subscription.receive(100, 0.2))
         return len(held)
 
     eventually(lambda: receive() == 20)
+    assert subscription.extend(held) == []
     real = pump._consumer
     deaf: Any = Deaf(real)
     pump.call(lambda: setattr(pump, "_consumer", deaf))
@@ -121,7 +122,10 @@ def test_a_deaf_consumer_is_replaced_and_nothing_is_lost(tmp_path: Path, monkeyp
     real.close()  # its group takes it for dead
     eventually(lambda: pump._consumer is not deaf, timeout=40, what="replaced")
     eventually(lambda: receive() == 40, timeout=20, what="what was not acknowledged came again")
-    assert sorted(held[20:]) == sorted(held[:20])
+    assert subscription.extend(held) == held[:20], "what the deaf one brought is lost"
+    subscription.ack(held[:20])
+    never(lambda: driver.depth([topic], "g")[topic].running != 20, during=1.0, what="its acks have no effect any more")
+    assert sorted(d.headers["nova-id"] for d in held[20:]) == sorted(d.headers["nova-id"] for d in held[:20])
     driver.close(5)
     broker.close()
 
