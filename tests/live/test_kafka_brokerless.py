@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -9,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from nova import NovaError, Task
+from nova import BrokerUnavailable, ConfigError, NovaError, Task
 from nova.brokers.base import Delivery, DriverContext, Message, SubscribeRequest
 from nova.brokers.kafka import publisher as publishing
 from nova.brokers.kafka import pump as pumping
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.driver import KafkaDriver
+from nova.brokers.kafka.subscription import KafkaSubscription
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
 from tests.servers.kafka.finding import shared_address
@@ -26,15 +28,16 @@ from tests.servers.kafka.relay import ForgetfulRelay
 class Deaf:
     """In the place of a client that has lost its brokers for good: nothing comes, nothing goes, and it never ends."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, waiting: int = 1) -> None:
         self._client = client
+        self._waiting = waiting
         self.asked = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     def __len__(self) -> int:
-        return 1
+        return self._waiting
 
     def poll(self, timeout: float) -> None:
         time.sleep(timeout)
@@ -97,12 +100,44 @@ def test_every_client_works_again_after_the_cluster_denied_its_brokers(broker: B
     assert [group.name for group in q.groups.list()] == ["g"]
 
 
-def test_a_deaf_consumer_is_replaced_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def direct(tmp_path: Path) -> Iterator[Broker]:
+    made = make("kafka", tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def driver(direct: Broker) -> Iterator[KafkaDriver]:
+    made = KafkaDriver(KafkaConfig(**direct.section))
+    made.open(DriverContext(prefix=direct.prefix), 10)
+    yield made
+    made.close(5)
+
+
+@pytest.fixture
+def topic(direct: Broker, driver: KafkaDriver) -> str:
+    topic = f"{direct.prefix}_PRIORITY_NORMAL"
+    driver.ensure([topic])
+    return topic
+
+
+def received(subscription: KafkaSubscription, count: int) -> list[Delivery]:
+    found: list[Delivery] = []
+
+    def all_came() -> bool:
+        with contextlib.suppress(BrokerUnavailable):
+            found.extend(subscription.receive(count, 0.2))
+        return len(found) >= count
+
+    eventually(all_came, timeout=40)
+    return found
+
+
+def test_a_deaf_consumer_is_replaced_and_nothing_is_lost(
+    driver: KafkaDriver, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pumping, "RENEW_AFTER", 1.0)
-    broker = make("kafka", tmp_path)
-    topic = f"{broker.prefix}_PRIORITY_NORMAL"
-    driver = KafkaDriver(KafkaConfig(**broker.section))
-    driver.open(DriverContext(prefix=broker.prefix), 10)
     subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=100))
     pump = subscription.pump
     sent = [Message(topic, b"x", {"nova-id": f"m{i}"}, f"m{i}") for i in range(20)]
@@ -126,17 +161,10 @@ def test_a_deaf_consumer_is_replaced_and_nothing_is_lost(tmp_path: Path, monkeyp
     subscription.ack(held[:20])
     never(lambda: driver.depth([topic], "g")[topic].running != 20, during=1.0, what="its acks have no effect any more")
     assert sorted(d.headers["nova-id"] for d in held[20:]) == sorted(d.headers["nova-id"] for d in held[:20])
-    driver.close(5)
-    broker.close()
 
 
-def test_a_deaf_producer_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deaf_producer_is_replaced(driver: KafkaDriver, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "LOOK_EVERY", 0.2)
-    broker = make("kafka", tmp_path)
-    topic = f"{broker.prefix}_PRIORITY_NORMAL"
-    driver = KafkaDriver(KafkaConfig(**broker.section))
-    driver.open(DriverContext(prefix=broker.prefix), 10)
-    driver.ensure([topic])
     publisher = driver._open_parts.publisher
     message = Message(topic, b"x", {}, "m")
     assert driver.publish([message]).result(10) == [None]
@@ -148,16 +176,9 @@ def test_a_deaf_producer_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert driver.publish([message]).result(10) == [None]
     assert not lost.done(), "whether it was stored nobody can tell yet"
     publisher._retired.clear()
-    driver.close(5)
-    broker.close()
 
 
-def test_what_a_replaced_producer_still_holds_is_confirmed(tmp_path: Path) -> None:
-    broker = make("kafka", tmp_path)
-    topic = f"{broker.prefix}_PRIORITY_NORMAL"
-    driver = KafkaDriver(KafkaConfig(**broker.section))
-    driver.open(DriverContext(prefix=broker.prefix), 10)
-    driver.ensure([topic])
+def test_what_a_replaced_producer_still_holds_is_confirmed(driver: KafkaDriver, topic: str) -> None:
     publisher = driver._open_parts.publisher
     calls = []
     for number in range(20):
@@ -167,5 +188,98 @@ def test_what_a_replaced_producer_still_holds_is_confirmed(tmp_path: Path) -> No
     assert [call.result(10) for call in calls] == [[None] * 100] * 20
     eventually(lambda: not publisher._retired, what="those that hold nothing are closed")
     assert driver.depth([topic], "g")[topic].waiting == 2000
-    driver.close(5)
-    broker.close()
+
+
+@pytest.mark.parametrize("charged", [False, True])
+def test_a_task_that_outlives_outages_is_no_killer(
+    direct: Broker, driver: KafkaDriver, topic: str, *, charged: bool
+) -> None:
+    """The process lives, only its consumer was replaced: counted as deaths that would bury a good task."""
+    topic = f"{direct.prefix}_QUARANTINE" if charged else topic
+    driver.ensure([topic])
+    assert driver.publish([Message(topic, b"x", {"nova-id": "m"}, "m", group="g")]).result(10) == [None]
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=10, charged=charged))
+    for _ in range(5):
+        (delivery,) = received(subscription, 1)
+        delivery.started = True
+        assert not delivery.suspect
+        assert delivery.charges == int(charged)
+        subscription.pump.call(subscription.pump._renew)
+        while not delivery.lost:
+            assert subscription.receive(1, 0.05) == []
+
+
+def test_an_abandoned_consumer_gets_nothing_any_more(driver: KafkaDriver, topic: str) -> None:
+    """Its last words include assignments: taken for the new one's they would pass unfinished tasks over."""
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=10))
+    pump = subscription.pump
+    eventually(pump.partitions)
+    before = pump.partitions()
+    assigned: list[object] = []
+
+    class Abandoned:
+        def incremental_assign(self, places: list[TopicPartition]) -> None:
+            assigned.append(places)
+
+    pump._assign(Abandoned(), [TopicPartition(topic, 0)])  # type: ignore[arg-type]
+    assert assigned == [[]]
+    assert pump.partitions() == before
+
+
+def test_a_client_that_cannot_be_built_leaves_the_old_one(
+    driver: KafkaDriver, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate is being exchanged just then, or there are no threads."""
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=10))
+    tried: list[object] = []
+
+    def fail(*args: object) -> None:
+        tried.append(args)
+        raise ConfigError("no certificate")
+
+    for module in (pumping, publishing):
+        monkeypatch.setattr(module, "open_handle", fail)
+    subscription.pump.call(subscription.pump._renew)
+    with pytest.raises(ConfigError):
+        driver._open_parts.publisher.renew()
+    eventually(lambda: len(tried) == 2)
+    assert driver.publish([Message(topic, b"x", {}, "m")]).result(10) == [None]
+    received(subscription, 1)
+
+
+def test_an_idle_producer_asks_for_no_topic(driver: KafkaDriver, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brokers may make one that is asked for, with a retention of days."""
+    monkeypatch.setattr(publishing, "LOOK_EVERY", 0.05)
+    publisher = driver._open_parts.publisher
+    assert driver.publish([Message(topic, b"x", {}, "m")]).result(10) == [None]
+    idle: Any = Deaf(publisher.producer, waiting=0)
+    real, publisher._producer = publisher._producer, idle
+    never(lambda: idle.asked, during=6.0)
+    publisher._producer = real
+
+
+def test_a_replaced_producer_that_fails_takes_nothing_with_it(driver: KafkaDriver, topic: str) -> None:
+    publisher = driver._open_parts.publisher
+
+    class Failing:
+        purged = False
+
+        def poll(self, timeout: float) -> None:
+            raise KafkaException(KafkaError(KafkaError._FATAL))
+
+        def purge(self) -> None:
+            self.purged = True
+
+        def __len__(self) -> int:
+            return int(not self.purged)
+
+        def close(self) -> None:
+            """Nothing left."""
+
+    good = publisher.producer
+    failing: Any = Failing()
+    publisher._retired.append(failing)
+    eventually(lambda: not publisher._retired)
+    assert failing.purged
+    assert publisher.producer is good
+    assert driver.publish([Message(topic, b"x", {}, "m")]).result(10) == [None]

@@ -8,14 +8,22 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from nova import clock
 from nova.brokers.base import Confirmation, Delivery, DriverContext, Message, SubscribeRequest
+from nova.brokers.kafka.commits import Commits
 from nova.brokers.kafka.config import KafkaConfig
+from nova.brokers.kafka.delay_lanes import DEFAULT_LANES
 from nova.brokers.kafka.driver import KafkaDriver
+from nova.brokers.kafka.escrow import Escrow
+from nova.brokers.kafka.health import Health
+from nova.brokers.kafka.names import Names
+from nova.brokers.kafka.partition import KafkaDelivery, Partition
 from nova.brokers.kafka.records import Record
-from nova.envelope import GROUP, TARGET
+from nova.envelope import GROUP, ID, TARGET
+from nova.errors import PublishError
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
 
@@ -92,3 +100,42 @@ def test_a_task_that_is_buried_twice_lies_there_twice(broker: Broker, driver: Ka
         assert len(letters.read(10)) == 2
     finally:
         letters.close()
+
+
+def test_a_copy_of_which_nobody_knows_is_called_back() -> None:
+    """The record stays with its worker: a copy in escrow that was stored after all must not run when its lease is over."""
+    sent: list[Record] = []
+    outcomes: list[PublishError | None] = [None, PublishError("no report", may_be_stored=True), None]
+
+    def publish(records: Sequence[Record]) -> Confirmation:
+        sent.extend(records)
+        done: Confirmation = Future()
+        done.set_result([outcomes[len(sent) - 1]])
+        return done
+
+    names = Names("P")
+    partition = Partition("P_A", 0, "P_A", None, charged=False, watchful=True, owner=1)
+    delivery = KafkaDelivery("P_A", b"x", {ID: "m"}, partition=partition, offset=0)
+    lease = Escrow(publish, names, DEFAULT_LANES, "g", 60.0).take_over(delivery)
+    assert lease.has_failed
+    assert [(record.topic, record.value) for record in sent[2:]] == [(names.leases, b"done")]
+    assert sent[2].key == sent[0].key, "of the same lease"
+
+
+def test_only_what_is_assigned_waits_for_a_coordinator() -> None:
+    place = TopicPartition("P_A", 0)
+    partitions = {("P_A", 0): Partition("P_A", 0, "P_A", None, charged=False, watchful=True, owner=1)}
+    commits = Commits(partitions, Health("here", "c"), "here")
+    silent = KafkaError(KafkaError.NOT_COORDINATOR)
+    commits.answered(silent, [place])
+    assert commits.unheard > 0
+    commits.answered(None, [place])
+    assert commits.unheard == 0, "it was taken"
+    commits.answered(silent, [place])
+    commits.forget(("P_A", 0))
+    assert commits.unheard == 0, "assigned anew"
+    commits.answered(silent, [place])
+    partitions.clear()
+    assert commits.unheard == 0, "gone"
+    commits.answered(silent, [place])
+    assert commits.unheard == 0, "of one that is gone already"

@@ -15,6 +15,8 @@ from nova.brokers.kafka.partition import Partition
 
 __all__ = ["Commits"]
 
+Place = tuple[str, int]
+
 NO_COORDINATOR = frozenset(
     {
         KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -36,20 +38,22 @@ class Commits:
         label: address and consumer, for messages.
     """
 
-    def __init__(self, partitions: Mapping[tuple[str, int], Partition], health: Health, label: str) -> None:
+    def __init__(self, partitions: Mapping[Place, Partition], health: Health, label: str) -> None:
         self._partitions = partitions
         self._health = health
         self._label = label
-        self._unheard_since: float | None = None
+        self._unheard: dict[Place, float] = {}
+        """Since when the commits of a partition have found no coordinator."""
 
     @property
     def unheard(self) -> float:
-        """Seconds for which commits found no coordinator of the group, or 0."""
-        return 0.0 if self._unheard_since is None else time.monotonic() - self._unheard_since
+        """Seconds for which commits of what is assigned have found no coordinator of the group, or 0."""
+        waiting = [since for place, since in self._unheard.items() if place in self._partitions]
+        return time.monotonic() - min(waiting) if waiting else 0.0
 
-    def begin_again(self) -> None:
-        """There is a new consumer."""
-        self._unheard_since = None
+    def forget(self, place: Place) -> None:
+        """It is assigned anew."""
+        self._unheard.pop(place, None)
 
     def later(self, consumer: Consumer, partitions: Sequence[Partition]) -> None:
         """In the background; what fails is dirty again."""
@@ -67,23 +71,23 @@ class Commits:
         except KafkaException as exc:
             self._refused(offsets, exc.args[0])
             return False
-        failed = [answer for answer in answers if answer.error is not None]
-        if failed:
-            self._refused(failed, failed[0].error)
-        else:
-            self._unheard_since = None
-        return not failed
+        return self._note(answers)
 
     def answered(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
         """The broker's answer to a background commit, called inside `poll`."""
         if error is not None and error.code() != KafkaError._NO_OFFSET:
             self._refused(offsets, error)
             return
-        failed = [place for place in offsets or () if place.error is not None]
+        self._note(offsets or ())
+
+    def _note(self, answers: Sequence[TopicPartition]) -> bool:
+        for answer in answers:
+            if answer.error is None:
+                self._unheard.pop((answer.topic, answer.partition), None)
+        failed = [answer for answer in answers if answer.error is not None]
         if failed:
             self._refused(failed, failed[0].error)
-        else:
-            self._unheard_since = None
+        return not failed
 
     def _offsets(self, partitions: Sequence[Partition], *, clean: bool) -> list[TopicPartition]:
         offsets = []
@@ -105,11 +109,15 @@ class Commits:
 
     def _refused(self, offsets: Sequence[TopicPartition], error: Any) -> None:
         has_coordinator = not isinstance(error, KafkaError) or error.code() not in NO_COORDINATOR
-        self._unheard_since = None if has_coordinator else self._unheard_since or time.monotonic()
         for place in offsets:
-            partition = self._partitions.get((place.topic, place.partition))
+            key = place.topic, place.partition
+            partition = self._partitions.get(key)
             if partition is not None:
                 partition.dirty = True
+            if has_coordinator:
+                self._unheard.pop(key, None)
+            elif partition is not None:
+                self._unheard.setdefault(key, time.monotonic())
         if isinstance(error, KafkaError) and is_denied(error):
             self._health.deny(error)
         _log.info("%s: a commit was refused, trying again: %s", self._label, error)

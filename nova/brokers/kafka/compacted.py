@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.failures import broker_error
 from nova.brokers.kafka.handles import close_consumer, open_handle
-from nova.brokers.kafka.patience import ask
+from nova.brokers.kafka.patience import ask, left, turn
 from nova.brokers.kafka.settings import reader_settings
 from nova.errors import BrokerError, BrokerUnavailable
 
@@ -42,12 +42,13 @@ class RangeReader:
         Raises:
             BrokerError: the end was not reached in time.
         """
-        with self._working:
+        deadline = time.monotonic() + timeout
+        where = f"{self._where}: reading topic {topic!r}"
+        with turn(self._working, deadline, where):
             if self._consumer is None:
                 self._consumer = open_handle(Consumer, self._settings)
-            where = f"{self._where}: reading topic {topic!r}"
             try:
-                yield from _read(self._consumer, TopicPartition(topic, partition), start, end, timeout, where)
+                yield from _read(self._consumer, TopicPartition(topic, partition), start, end, left(deadline), where)
             except BrokerError:
                 self._let_go()  # it may have lost its brokers for good: see `Publisher._look_after`
                 raise

@@ -106,7 +106,10 @@ class Escrow:
         copy = delayed(self._names, self._lanes, delivery.topic, key, delivery.body, headers, due_ms, now_ms)
 
         def copied(done: Confirmation) -> None:
-            lease.decide(taken=done.result() == [None])
+            (error,) = done.result()
+            lease.decide(taken=error is None)
+            if error is not None and error.may_be_stored:  # the record stays; its copy, if there is one, must not run
+                self.write(token, DONE)
 
         def written(done: Confirmation) -> None:
             if done.result() == [None]:

@@ -1,8 +1,8 @@
 """The text committed beside a partition's offset: what is finished above it, and what its owner was doing. Pure.
 
-Form: one version character, then base85 of varints: flags, handed - base, charges, and the finished offsets as run lengths
-or as a bit set, whichever is shorter; `z` after the version = deflated. A text nobody can read is an empty map: what was
-finished above the base then runs again, and nothing is lost.
+Form: one version character, then base85 of varints: flags, handed - base, owner, charges, and the finished offsets as run
+lengths or as a bit set, whichever is shorter; `z` after the version = deflated. A text nobody can read is an empty map: what
+was finished above the base then runs again, and nothing is lost.
 
 Kafka's broker refuses texts of 4,096 bytes and more, with the whole commit (measured; `offset.metadata.max.bytes`), so the
 length is checked before.
@@ -43,6 +43,7 @@ class OffsetMap:
         clean: the owner gave the partition up in order.
         deaths: owners in a row that did not, before this one.
         charges: how often an offset was handed out without a clean end (quarantine only).
+        owner: who wrote it, a number below 2^28; 0 = nobody.
     """
 
     base: int
@@ -51,6 +52,7 @@ class OffsetMap:
     clean: bool = True
     deaths: int = 0
     charges: Mapping[int, int] = field(default_factory=dict)
+    owner: int = 0
 
     def done(self) -> Iterator[int]:
         """The finished offsets above the base."""
@@ -108,7 +110,7 @@ def decode(base: int, text: str | None) -> OffsetMap | None:
 
 
 def _text(found: OffsetMap, runs: Sequence[int]) -> str:
-    numbers = [int(found.clean) + 2 * found.deaths, found.handed - found.base, len(found.charges)]
+    numbers = [int(found.clean) + 2 * found.deaths, found.handed - found.base, found.owner, len(found.charges)]
     for offset, count in sorted(found.charges.items()):
         numbers += (offset - found.base, count)
     as_runs = bytes([_RUNS]) + b"".join(map(_varint, runs))
@@ -134,7 +136,7 @@ def _parse(base: int, data: bytes) -> OffsetMap:
                 return value
             shift += 7
 
-    flags, handed = number(), number()
+    flags, handed, owner = number(), number(), number()
     charges: dict[int, int] = {}
     for _ in range(number()):
         offset = base + number()
@@ -151,7 +153,7 @@ def _parse(base: int, data: bytes) -> OffsetMap:
         raise ValueError(f"unknown kind {kind}")
     if len(runs) % 2 or sum(runs) > _MOST_DONE:
         raise ValueError("no run lengths")
-    return OffsetMap(base, base + handed, runs, bool(flags & 1), flags >> 1, charges)
+    return OffsetMap(base, base + handed, runs, bool(flags & 1), flags >> 1, charges, owner)
 
 
 def _bits(runs: Sequence[int]) -> bytes:

@@ -59,6 +59,7 @@ class Partition:
         left: what the last owner committed, or None if nothing.
         charged: count each hand-out durably.
         watchful: look for records that kill their process.
+        owner: who it is assigned to; an owner that lost it and got it back has not died.
 
     Attributes:
         held: deliveries lent (or waiting to be), by offset.
@@ -73,13 +74,14 @@ class Partition:
     """
 
     def __init__(
-        self, topic: str, number: int, shown: str, left: OffsetMap | None, *, charged: bool, watchful: bool
+        self, topic: str, number: int, shown: str, left: OffsetMap | None, *, charged: bool, watchful: bool, owner: int
     ) -> None:
         self.topic = topic
         self.number = number
         self.shown = shown
         self.charged = charged
         self._watchful = watchful
+        self._owner = owner
         self.held: dict[int, KafkaDelivery] = {}
         self.held_bytes = 0
         self.dirty = False
@@ -99,7 +101,7 @@ class Partition:
             self.tracker = OffsetTracker(left.base, left.done())
             self.charges = dict(left.charges)
             if not left.clean and watchful:
-                self._deaths = left.deaths + 1
+                self._deaths = left.deaths + (left.owner != owner)
                 self._exposed = self._calm_at = left.handed
 
     @property
@@ -192,6 +194,12 @@ class Partition:
             self._uncharge(offset)
         self._taken_back = True
 
+    def forgive(self, offsets: Iterable[int]) -> None:
+        """These were lent by an owner that lost the partition and got it back: nobody died of them."""
+        for offset in offsets:
+            if offset in self.charges:
+                self._uncharge(offset)
+
     def lose(self) -> None:
         """Somebody else has it now, or will: what is held here has no effect any more."""
         self.over = True
@@ -211,6 +219,7 @@ class Partition:
             clean,
             0 if clean else self._deaths,
             self.charges,
+            self._owner,
         )
         text, whole = offset_map.encode(found)
         self.truncated += not whole

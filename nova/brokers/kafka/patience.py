@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -11,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 from nova.brokers.kafka.failures import broker_error, code_of
 from nova.errors import BrokerUnavailable
 
-__all__ = ["ask", "left"]
+__all__ = ["ask", "left", "turn"]
 
 PASSING = frozenset(
     {
@@ -57,3 +59,18 @@ def ask(where: str, question: Callable[[], T], timeout: float) -> T:
 def left(deadline: float) -> float:
     """Seconds until a monotonic instant; a moment at least, so that what comes last is tried at all."""
     return max(0.1, deadline - time.monotonic())
+
+
+@contextmanager
+def turn(lock: threading.Lock, deadline: float, where: str) -> Generator[None]:
+    """Hold a lock from before a monotonic instant on.
+
+    Raises:
+        BrokerUnavailable: others held it until then; begins with `where`.
+    """
+    if not lock.acquire(timeout=left(deadline)):
+        raise BrokerUnavailable(f"{where}: others were asking until the time was over")
+    try:
+        yield
+    finally:
+        lock.release()

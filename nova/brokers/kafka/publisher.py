@@ -173,9 +173,10 @@ class Publisher:
 
     def renew(self) -> None:
         """Go on with another producer; the old one may still bring what it holds to its end."""
+        fresh = self._build()
         with self._swapping:
             self._retired.append(self._producer)
-            self._producer = self._build()
+            self._producer = fresh
 
     def close(self, timeout: float) -> None:
         """Wait for reports, then give up what has none: unknown if it was on its way, failed if it was not. Idempotent."""
@@ -223,24 +224,38 @@ class Publisher:
 
         A client knows its brokers from their own answers. One that is being let in again after a pause answers that there are
         none, and librdkafka (2.10 to 2.16, its issue 5301) may then have nobody left to ask: it never connects again and says
-        nothing. In an outage of the brokers a replacement does no harm.
+        nothing. In an outage of the brokers a replacement does no harm. Only while something waits to be sent: asked for a
+        topic that was deleted meanwhile, brokers whose `auto.create.topics.enable` is on would make it again.
         """
         silent = 0
         while not self._closed.wait(LOOK_EVERY):
             try:
-                self._producer.list_topics(self._topic, timeout=ANSWER_WITHIN)
-                silent = 0
-            except KafkaException:
-                silent += 1
+                silent = 0 if self._is_heard() else silent + 1
                 if silent >= SILENT_LOOKS and not self._closed.is_set():
                     _log.warning("%s: no broker answers, connecting anew", self._where)
                     self.renew()
                     silent = 0
+            except Exception:  # noqa: BLE001 - a thread's top, and what the client library makes of a changed certificate
+                _log.exception("%s: looking after the producer failed, going on", self._where)
+
+    def _is_heard(self) -> bool:
+        producer = self._producer
+        if not len(producer):
+            return True
+        try:
+            producer.list_topics(self._topic, timeout=ANSWER_WITHIN)
+        except KafkaException:
+            return False
+        return True
 
     def _serve_retired(self) -> None:
         with self._swapping:
             for producer in list(self._retired):
-                producer.poll(0)
+                try:
+                    producer.poll(0)
+                except KafkaException as exc:  # a fatal one: it sends no more
+                    _log.warning("%s: a replaced producer failed: %s", self._where, text_of(exc.args[0]))
+                    producer.purge()
                 if not len(producer):
                     self._retired.remove(producer)
                     close_producer(producer)

@@ -8,12 +8,13 @@ its group after `max.poll.interval.ms`, however long its handlers may run.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.commits import Commits
@@ -57,6 +58,9 @@ class Pump:
         self._renew_after = max(RENEW_AFTER, float(options.settings["session.timeout.ms"]) / 1000)
         self._partitions: dict[Place, Partition] = {}
         self._commits = Commits(self._partitions, self._health, self._label)
+        self._generation = 0
+        self._owner = secrets.randbelow((1 << 28) - 1) + 1
+        self._lent_at_loss: dict[Place, tuple[int, ...]] = {}
         self._commands: deque[Callable[[], None]] = deque()
         self._unlent: list[KafkaDelivery] = []
         self._backlog: list[KafkaDelivery] = []
@@ -134,8 +138,20 @@ class Pump:
                 )
 
     def _build(self) -> Consumer:
-        settings = {**self._options.settings, "error_cb": self._health.note, "on_commit": self._commits.answered}
-        return open_handle(Consumer, settings)
+        """A consumer; what one says that was abandoned since is not heard."""
+        generation = self._generation + 1
+
+        def note(error: KafkaError) -> None:
+            if generation == self._generation:
+                self._health.note(error)
+
+        def answered(error: KafkaError | None, places: list[TopicPartition]) -> None:
+            if generation == self._generation:
+                self._commits.answered(error, places)
+
+        consumer = open_handle(Consumer, {**self._options.settings, "error_cb": note, "on_commit": answered})
+        self._generation = generation
+        return consumer
 
     # --- the pump's thread
 
@@ -166,11 +182,10 @@ class Pump:
         Or only the group's coordinator: measured once, commits found none for 75 s while metadata came.
         """
         _log.warning("%s: no broker answers or takes commits, connecting anew", self._label)
+        old, self._consumer = self._consumer, self._build()
         self._give_up(list(self._partitions))
-        abandon_consumer(self._consumer)
-        self._consumer = self._build()
+        abandon_consumer(old)
         self._health.begin_again()
-        self._commits.begin_again()
         self._subscribe()
 
     def _step(self) -> None:
@@ -289,6 +304,7 @@ class Pump:
                     self._label, partition.topic, partition.number, offset, tracker.base,
                 )  # fmt: skip
                 partition.begin_again()
+                self._backlog = [delivery for delivery in self._backlog if delivery.partition is not partition]
             elif offset > tracker.next == tracker.base and not partition.held:
                 self._look_for_loss(partition, offset)
         return partition.fetch(offset)
@@ -364,7 +380,8 @@ class Pump:
     # --- rebalances: called inside `poll` and `close`
 
     def _assign(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        if not places:
+        if consumer is not self._consumer or not places:  # an abandoned one may still be given some
+            consumer.incremental_assign([])
             return
         known = self._positions(consumer, places)
         targets: list[TopicPartition] = []
@@ -388,8 +405,18 @@ class Pump:
             targets.append(target)
             shown = self._options.shown.get(topic, topic)
             partition = self._partitions[topic, number] = Partition(
-                topic, number, shown, left, charged=self._options.charged, watchful=self._options.watchful
+                topic,
+                number,
+                shown,
+                left,
+                charged=self._options.charged,
+                watchful=self._options.watchful,
+                owner=self._owner,
             )
+            lent = self._lent_at_loss.pop((topic, number), ())
+            if left is not None and left.owner == self._owner:
+                partition.forgive(lent)
+            self._commits.forget((topic, number))
             partition.since = time.monotonic()
         consumer.incremental_assign(targets)
         self._health.good()
@@ -444,6 +471,7 @@ class Pump:
             partition = self._partitions.pop(place, None)
             if partition is not None:
                 lost += len(partition.held)
+                self._lent_at_loss[place] = tuple(partition.held)
                 partition.lose()
         self._unlent = [delivery for delivery in self._unlent if not delivery.lost]
         if lost:

@@ -15,13 +15,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from confluent_kafka import Message
 
 from nova.brokers.kafka.compacted import TopicReader
 from nova.brokers.kafka.names import Names
-from nova.brokers.kafka.patience import left
+from nova.brokers.kafka.patience import left, turn
 from nova.brokers.kafka.records import Publish, Record
 from nova.errors import BrokerError, BrokerUnavailable
 
@@ -73,7 +74,7 @@ class GroupBook:
             BrokerError: it cannot be registered.
         """
         deadline = time.monotonic() + timeout
-        with self._working:
+        with self._turn(deadline):
             self._read(deadline)
             missing = [topic for topic in topics if (topic, group) not in self._entries]
             if missing:
@@ -92,8 +93,9 @@ class GroupBook:
         Raises:
             BrokerError: they cannot be read.
         """
-        with self._working:
-            self._read(time.monotonic() + timeout)
+        deadline = time.monotonic() + timeout
+        with self._turn(deadline):
+            self._read(deadline)
             return [self._resolved(entry) for (_, group), entry in self._entries.items() if group != NOBODY]
 
     def agree_on_slots(self, count: int, unit_ms: int, timeout: float) -> None:
@@ -103,7 +105,7 @@ class GroupBook:
             BrokerError: the prefix was made with others.
         """
         deadline = time.monotonic() + timeout
-        with self._working:
+        with self._turn(deadline):
             self._read(deadline)
             if self._slots is None:
                 value = json.dumps({"count": count, "unit_ms": unit_ms}).encode()
@@ -123,7 +125,7 @@ class GroupBook:
             BrokerError: it cannot be written.
         """
         deadline = time.monotonic() + timeout
-        with self._working:
+        with self._turn(deadline):
             self._read(deadline)
             topics = [topic for topic, name in self._entries if name == group]
             last = [topic for topic in topics if not self._others(topic, group)]
@@ -138,6 +140,9 @@ class GroupBook:
         """Let go of the broker."""
         with self._working:
             self._reader.close()
+
+    def _turn(self, deadline: float) -> AbstractContextManager[None]:
+        return turn(self._working, deadline, f"reading {self._names.groups!r}")
 
     def _others(self, topic: str, group: str) -> list[Registration]:
         return [
