@@ -20,8 +20,11 @@ from nova import TaskQueue, config
 from nova.brokers.base import Driver, DriverConfig, DriverContext
 from nova.brokers.loading import build_driver
 from nova.options import Option, settle
-from tests.servers.kafka.finding import Server, private_server, shared_address
+from tests.servers.kafka import finding as kafka_finding
 from tests.servers.kafka.server import delete_topics
+from tests.servers.rabbitmq import finding as rabbitmq_finding
+from tests.servers.rabbitmq.cleaning import delete_prefix
+from tests.servers.sharing import Server
 
 SKIPS: dict[tuple[str, str], str] = {
     ("memory", "survives the death of its processes"): "memory's durability: its tasks live in the process",
@@ -98,6 +101,8 @@ class Broker:
                 self.server.stop()
             elif self.name == "kafka":
                 delete_topics(self.section["bootstrap_servers"], self.prefix)
+            elif self.name == "rabbitmq":
+                delete_prefix(self.section["url"], self.prefix)
 
 
 @contextmanager
@@ -133,6 +138,8 @@ def make(name: str, directory: Path, overrides: Mapping[str, Any] | None = None,
     """
     if name == "kafka":
         return _kafka(directory, overrides or {}, own_server)
+    if name == "rabbitmq":
+        return _rabbitmq(directory, overrides or {}, own_server)
     sections: dict[str, dict[str, Any]] = {
         "memory": {"name": str(directory)},
         "sqlite": {"path": str(directory / "nova.db"), "lease": 2.0, "busy_timeout": 1.0},
@@ -141,17 +148,29 @@ def make(name: str, directory: Path, overrides: Mapping[str, Any] | None = None,
 
 
 def _kafka(directory: Path, overrides: Mapping[str, Any], own_server: bool) -> Broker:
-    server = private_server(directory / "kafka") if own_server else None
+    server = kafka_finding.private_server(directory / "kafka") if own_server else None
     section = {
-        "bootstrap_servers": shared_address() if server is None else server.address,
+        "bootstrap_servers": kafka_finding.shared_address() if server is None else server.address,
         "partitions": 2,
         "replication_factor": 1,
         "session_timeout": 3.0,
         "delivery_timeout": 5.0,
     }
-    # A server of NOVA_TEST_KAFKA outlives the run, and process ids come again.
-    prefix = f"T{os.getpid()}-{next(_serial)}-{secrets.token_hex(3)}"
-    return Broker("kafka", {**section, **overrides}, prefix, server)
+    return Broker("kafka", {**section, **overrides}, _lasting_prefix(), server)
 
 
-NAMES = ("memory", "sqlite", "kafka")
+def _rabbitmq(directory: Path, overrides: Mapping[str, Any], own_server: bool) -> Broker:
+    server = rabbitmq_finding.private_server(directory / "rabbitmq") if own_server else None
+    section = {
+        "url": rabbitmq_finding.shared_address() if server is None else server.address,
+        "confirm_timeout": 5.0,
+    }
+    return Broker("rabbitmq", {**section, **overrides}, _lasting_prefix(), server)
+
+
+def _lasting_prefix() -> str:
+    """Of a server that may outlive the run, while process ids come again."""
+    return f"T{os.getpid()}-{next(_serial)}-{secrets.token_hex(3)}"
+
+
+NAMES = ("memory", "sqlite", "kafka", "rabbitmq")

@@ -1,0 +1,292 @@
+"""The seam's `Subscription` over a consuming channel: a small stock between the link's thread and the worker that asks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from pika import spec
+
+from nova.brokers.base import Delivery
+from nova.brokers.rabbitmq.channel import ConsumerChannel
+from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.messages import SENT, Place, copy_back, deliver, number
+from nova.brokers.rabbitmq.publisher import Publisher
+from nova.errors import BrokerUnavailable
+
+__all__ = ["RabbitSubscription", "Source"]
+
+STALE_AFTER = 1.5
+"""Seconds without a receive after which what was brought ahead goes back, so that another worker can have it."""
+LOOK_EVERY = 0.5
+
+
+class Source:
+    """A queue that a subscription reads.
+
+    Attributes:
+        home: the queue to which a message is given back.
+        since_ms: what was sent before, to all groups, is passed over (delayed tasks come long after).
+    """
+
+    __slots__ = ("home", "queue", "since_ms", "topic")
+
+    def __init__(self, queue: str, topic: str, home: str, since_ms: int = 0) -> None:
+        self.queue = queue
+        self.topic = topic
+        self.home = home
+        self.since_ms = since_ms
+
+
+class RabbitSubscription:
+    """Consumers of one group. `receive` is called by one thread at a time; the rest by any.
+
+    It consumes from the first `receive` on, and lets no more come ahead than the worker has asked for lately: a task should
+    wait where any worker can have it.
+
+    Args:
+        sources: what to read, by queue.
+        most: the largest prefetch.
+        fixed: the prefetch, if the user chose one; 0 = as asked for.
+        prepare: makes sure of the queues before a channel is opened again; may bring other sources.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        publisher: Publisher,
+        sources: Mapping[str, Source],
+        *,
+        most: int,
+        fixed: int,
+        prepare: Callable[[Callable[[str | None], None]], None],
+    ) -> None:
+        self._link = link
+        self._publisher = publisher
+        self._sources = dict(sources)
+        self._most = min(most, 65_535)
+        self._fixed = fixed
+        self._arrived = threading.Condition()
+        self._stock: dict[str, deque[Delivery]] = {queue: deque() for queue in sources}
+        self._turn: deque[str] = deque(sources)
+        self._stocked = 0
+        self._held = 0
+        self._lent: set[Delivery] = set()
+        self._target = 0
+        self._taken_at = time.monotonic()
+        self._closed = False
+        self._returning = 0
+        self._acks: deque[Place] = deque()
+        self._acks_told = False
+        self._channel = ConsumerChannel(link, self, list(sources), 0, prepare)
+        link.run(self._look)
+
+    @property
+    def closed(self) -> bool:
+        """Receives no more."""
+        return self._closed
+
+    # --- the seam
+
+    def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
+        """From the stock, the queues in turn."""
+        deadline = time.monotonic() + timeout
+        self._ask_for(max_messages)
+        with self._arrived:
+            while not self._closed:
+                if self._stocked:
+                    return self._take(max_messages)
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    break
+                self._arrived.wait(remaining)
+            if self._closed:
+                return []
+            self._taken_at = time.monotonic()
+        trouble = self._channel.trouble
+        if trouble is not None:
+            raise BrokerUnavailable(trouble)
+        return []
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Told to the link's thread, which says it in as few acks as it can."""
+        with self._arrived:
+            places = self._settle(deliveries)
+            self._acks.extend(places)
+            told, self._acks_told = self._acks_told, True
+        if not told:
+            self._link.run(self._flush)
+
+    def release(self, deliveries: Sequence[Delivery]) -> None:
+        """A copy to the end of the group's queue, then an ack: a return would count as a hand-out without a clean end."""
+        with self._arrived:
+            mine = [delivery for delivery in deliveries if not delivery.handle.settled]
+            self._settle(mine)
+        self._send_back(mine)
+
+    def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Nothing runs out while the connection holds."""
+        return [delivery for delivery in deliveries if delivery.lost]
+
+    def close(self, timeout: float = 10.0) -> None:
+        """End the consumers, give back what is held, wait for the acks."""
+        with self._arrived:
+            first, self._closed = not self._closed, True
+            self._arrived.notify_all()
+        if not first:
+            return
+        deadline = time.monotonic() + timeout
+        self._await(lambda done: self._channel.stop(done), deadline)
+        with self._arrived:
+            held = [delivery for stock in self._stock.values() for delivery in stock]
+            held += [delivery for delivery in self._lent if not delivery.handle.settled]
+            self._settle(held)
+            for stock in self._stock.values():
+                stock.clear()
+            self._stocked = 0
+        self._send_back(held)
+        with self._arrived:
+            while self._returning and time.monotonic() < deadline:
+                self._arrived.wait(0.05)
+        self._await(lambda done: self._finish(done), deadline)
+
+    # --- the receiver, on the link's thread
+
+    def bring(self, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+        """Into the stock; what was not sent to this group is passed over."""
+        source = self._sources[queue]
+        delivery = deliver(source.topic, queue, epoch, tag, properties, body)
+        if source.since_ms:
+            sent_ms = number(delivery.handle.headers.get(SENT))
+            if sent_ms is not None and sent_ms < source.since_ms:
+                self._channel.ack([tag])
+                return
+        with self._arrived:
+            self._stock[queue].append(delivery)
+            self._stocked += 1
+            self._arrived.notify()
+
+    def lost(self) -> None:
+        """The server gives all that was brought to others."""
+        with self._arrived:
+            for stock in self._stock.values():
+                stock.clear()
+            self._stocked = 0
+            self._held = 0
+            for delivery in self._lent:
+                delivery.lost = True
+            self._lent.clear()
+
+    def read_others(self, sources: Mapping[str, Source]) -> None:
+        """What to read was looked up again."""
+        with self._arrived:
+            for queue, source in sources.items():
+                if queue in self._sources:
+                    self._sources[queue] = source
+
+    # --- inside
+
+    def _take(self, count: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        turn = self._turn
+        share = max(1, -(-min(count, self._stocked) // len(turn)))
+        while len(taken) < count and self._stocked:
+            queue = turn[0]
+            turn.rotate(-1)
+            stock = self._stock[queue]
+            for _ in range(min(share, len(stock), count - len(taken))):
+                taken.append(stock.popleft())
+                self._stocked -= 1
+        self._held += len(taken)
+        self._lent.update(taken)
+        self._taken_at = time.monotonic()
+        return taken
+
+    def _settle(self, deliveries: Sequence[Delivery]) -> list[Place]:
+        """Mark as settled; returns the places of those that were not."""
+        epoch = self._channel.epoch
+        places: list[Place] = []
+        for delivery in deliveries:
+            place: Place = delivery.handle
+            if place.settled:
+                continue
+            place.settled = True
+            self._lent.discard(delivery)
+            if place.epoch == epoch:
+                self._held -= 1
+                places.append(place)
+        return places
+
+    def _ask_for(self, count: int) -> None:
+        """Let as much come as the worker can hold now, if that is more than before."""
+        wanted = self._fixed or min(self._most, self._held + count)
+        if wanted > self._target and (wanted >= 1.25 * self._target or self._target < 16):
+            self._target = wanted
+            self._link.run(self._adjust)
+
+    def _adjust(self) -> None:
+        if not self._closed and self._channel.in_force != self._target:
+            self._channel.want(self._target)
+
+    def _look(self) -> None:
+        """Give back what was brought ahead and is not fetched."""
+        if self._closed:
+            return
+        self._link.later(LOOK_EVERY, self._look)
+        with self._arrived:
+            idle = time.monotonic() - self._taken_at
+            if idle < STALE_AFTER or not self._stocked or self._fixed or self._stocked <= max(1, self._held // 4):
+                return
+            self._target = max(1, self._held + max(1, self._held // 4))
+            stale = [delivery for stock in self._stock.values() for delivery in stock]
+            for stock in self._stock.values():
+                stock.clear()
+            self._stocked = 0
+            self._taken_at = time.monotonic()
+            for delivery in stale:
+                delivery.handle.settled = True
+        self._channel.want(self._target)
+        self._send_back(stale)
+
+    def _flush(self) -> None:
+        with self._arrived:
+            self._acks_told = False
+            places, self._acks = self._acks, deque()
+        self._ack_places(places)
+
+    def _ack_places(self, places: Sequence[Place] | deque[Place]) -> None:
+        epoch = self._channel.epoch
+        self._channel.ack([place.tag for place in places if place.epoch == epoch])
+
+    def _send_back(self, deliveries: Sequence[Delivery]) -> None:
+        epoch = self._channel.epoch
+        mine = [delivery for delivery in deliveries if delivery.handle.epoch == epoch]
+        if not mine or not self._channel.is_open:
+            return  # the server gives them to others by itself
+        with self._arrived:
+            self._returning += 1
+        copies = [copy_back(delivery, self._sources[delivery.handle.queue].home) for delivery in mine]
+
+        def sent(outcome: Sequence[object]) -> None:
+            done = [delivery.handle for delivery, error in zip(mine, outcome, strict=True) if error is None]
+            not_done = [delivery.handle.tag for delivery, error in zip(mine, outcome, strict=True) if error is not None]
+            self._ack_places(done)
+            if not_done and self._channel.epoch == epoch:
+                self._channel.give_up(not_done)
+            with self._arrived:
+                self._returning -= 1
+                self._arrived.notify_all()
+
+        future = self._publisher.send(copies)
+        future.add_done_callback(lambda done: self._link.run(lambda: sent(done.result())))
+
+    def _await(self, begin: Callable[[Callable[[], None]], None], deadline: float) -> None:
+        done = threading.Event()
+        self._link.run(lambda: begin(done.set))
+        done.wait(max(0.1, deadline - time.monotonic()))
+
+    def _finish(self, done: Callable[[], None]) -> None:
+        self._flush()
+        self._channel.close(done)
