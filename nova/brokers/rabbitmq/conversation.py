@@ -188,6 +188,16 @@ class Conversation:
 
         self._link.run(send)
 
+    def nack_all(self) -> None:
+        """Put back all that is held; counted. Hands over."""
+        channel = self._channel
+
+        def send() -> None:
+            if channel is not None and channel.is_open:
+                channel.basic_nack(0, multiple=True, requeue=True)
+
+        self._link.run(send)
+
     def flush(self) -> None:
         """Wait until the server has read all acks so far."""
 

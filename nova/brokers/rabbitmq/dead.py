@@ -1,7 +1,8 @@
 """Reading a group's dead letters: held by one channel while the reader is open, and put back when it closes.
 
-Putting back counts as a hand-out. The queue's limit is a million of them, and a letter that has come near it is replaced by a
-fresh copy, so that looking never wears one out. While a reader is open other processes do not see what it holds.
+Putting back counts as a hand-out. The queue's limit is a million of them, and a letter that was looked at ten thousand times
+is replaced by a fresh copy, so that looking never wears one out. What a reader holds others do not see; so readers take turns,
+those of other processes too.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.conversation import Conversation, Got
 from nova.brokers.rabbitmq.messages import Outgoing, Place, copy_back, deliver, number
 from nova.brokers.rabbitmq.publisher import Publisher
+from nova.brokers.rabbitmq.turns import give_back, take
 from nova.envelope import DIED, TARGET
 from nova.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["RabbitDeadLetters"]
 
+BACK_WITHIN = 1.0
 WORN = 10_000
 """Looks after which a letter is replaced by a copy; a hundredth of the queue's limit."""
 QUIET = 0.25
@@ -27,7 +30,7 @@ QUIET = 0.25
 
 
 class RabbitDeadLetters:
-    """One group's letters. One thread at a time; readers of one driver share `turn` and so do not hide from each other.
+    """One group's letters. One thread at a time; readers of one driver share `turn`.
 
     Args:
         talk: opens a conversation.
@@ -51,6 +54,7 @@ class RabbitDeadLetters:
         self._where = where
         self._timeout = timeout
         self._turn = turn
+        self._lock = f"{queue}_READER"
         self._talk: Conversation | None = None
         self._letters: dict[str, Delivery] = {}
         self._arrived = threading.Condition()
@@ -89,12 +93,11 @@ class RabbitDeadLetters:
         if self._talk is None:
             return
         try:
+            self._talk.extend()
             self._renew(self._talk)
+            self._put_back(self._talk)
         finally:
-            self._talk.close()
-            self._talk = None
-            self._letters.clear()
-            self._turn.release()
+            self._end()
 
     def _open(self) -> Conversation:
         if self._talk is None:
@@ -103,11 +106,36 @@ class RabbitDeadLetters:
                     f"{self._where}: another reader of {self._queue!r} in this process has been open for "
                     f"{self._timeout:g} s; close it first"
                 )
-            self._talk = self._open_talk()
+            try:
+                self._talk = self._open_talk()
+                take(self._talk, self._lock, self._timeout, f"{self._where}: the dead letters of {self._queue!r}")
+            except BaseException:
+                self._end()
+                raise
         elif self._letters and not self._talk.is_open:
             self._letters.clear()
             raise BrokerError(f"{self._where}: the connection was lost while dead letters were read; read them again")
         return self._talk
+
+    def _end(self) -> None:
+        talk, self._talk = self._talk, None
+        self._letters.clear()
+        self._turn.release()
+        if talk is not None:
+            talk.close()
+
+    def _put_back(self, talk: Conversation) -> None:
+        """Return what is held and wait until others can see it: the queue takes a moment."""
+        if not talk.is_open:
+            return
+        count = len(self._letters)
+        if count:
+            ready = _ready(talk, self._queue)
+            talk.nack_all()
+            deadline = time.monotonic() + BACK_WITHIN
+            while _ready(talk, self._queue) < ready + count and time.monotonic() < deadline:
+                time.sleep(0.002)
+        give_back(talk, self._lock)
 
     def _fetch(self, talk: Conversation, count: int) -> bool:
         """Hold up to so many more; False = there are none."""
@@ -145,6 +173,11 @@ class RabbitDeadLetters:
         outcome = self._publisher.send(copies).result(self._timeout + 20)
         talk.ack([delivery.handle.tag for delivery, error in zip(worn, outcome, strict=True) if error is None])
         talk.flush()
+
+
+def _ready(talk: Conversation, queue: str) -> int:
+    found = talk.look(queue)
+    return 0 if found is None else found[0]
 
 
 def _fresh(delivery: Delivery, queue: str) -> Outgoing:

@@ -15,16 +15,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from nova.brokers.rabbitmq.conversation import Conversation, Got
-from nova.brokers.rabbitmq.failures import RESOURCE_LOCKED, Refused
 from nova.brokers.rabbitmq.messages import Outgoing
 from nova.brokers.rabbitmq.names import QUORUM, Names
-from nova.errors import BrokerUnavailable, PublishError
+from nova.brokers.rabbitmq.turns import turn
+from nova.errors import PublishError
 
 __all__ = ["Book", "Registry"]
 
 T = TypeVar("T")
-
-LOCK_WAIT = 0.02
 
 
 class Book(msgspec.Struct):
@@ -115,8 +113,8 @@ class Registry:
             return self._locked(talk, change)
 
     def _locked(self, talk: Conversation, change: Callable[[Book], tuple[T, bool]]) -> T:
-        self._lock(talk)
-        try:
+        what = f"{self._where}: the list of groups"
+        with turn(talk, self._names.registry_lock, self._timeout, what):
             held = self._take(talk)
             book = max((_read(got.body) for got in held), key=lambda book: book.version, default=Book())
             result, changed = change(book)
@@ -127,23 +125,6 @@ class Registry:
                 talk.ack([got.tag for got in held])
                 talk.flush()
             return result
-        finally:
-            talk.delete_queue(self._names.registry_lock)
-
-    def _lock(self, talk: Conversation) -> None:
-        deadline = time.monotonic() + self._timeout
-        while True:
-            try:
-                talk.declare_queue(self._names.registry_lock, {}, exclusive=True)
-            except Refused as exc:
-                if exc.code != RESOURCE_LOCKED:
-                    raise
-                if time.monotonic() > deadline:
-                    text = f"{self._where}: another process has held the list of groups for {self._timeout:g} s"
-                    raise BrokerUnavailable(text) from exc
-                time.sleep(LOCK_WAIT)
-            else:
-                return
 
     def _take(self, talk: Conversation) -> list[Got]:
         held: list[Got] = []
