@@ -71,8 +71,9 @@ def from_config(source: str | Path | Mapping[str, Any]) -> list[Option]:
 
 
 def from_url(url: str) -> list[Option]:
-    """The options of a URL: `sqlite:///relative.db`, `memory://name`, `kafka://user:password@host:9092,other:9092`,
-    `amqp://user:password@host:5672/vhost` (or `amqps://…`, for RabbitMQ).
+    """The options of a URL: `sqlite:///relative.db`, `memory://name`, `kafka://user:password@host:9092,other:9092`.
+
+    RabbitMQ is `amqp://user:password@host:5672/vhost`, or `amqps://…` with TLS.
 
     The query holds the driver's options and `group_id`, `topic_prefix`, `message_format`:
     `sqlite:///nova.db?group_id=billing&lease=10`. No error shows a password.
@@ -91,7 +92,8 @@ def from_url(url: str) -> list[Option]:
     if driver in ("kafka", "rabbitmq") and "@" in parts.path + parts.query + parts.fragment:
         # Before anything is quoted in an error: a '/', '?' or '#' in a password ends the user's part of the URL.
         raise ConfigError(
-            f"from_url: {parts.scheme}: an '@' after the hosts; write / ? # @ in user names, passwords and values as %2F %3F %23 %40"
+            f"from_url: {parts.scheme}: an '@' after the hosts; "
+            "write / ? # @ in user names, passwords and values as %2F %3F %23 %40"
         )
     if parts.fragment:
         raise ConfigError(f"from_url: '#{parts.fragment}' means nothing here; write # in a path as %23")

@@ -1,4 +1,4 @@
-"""Servers in containers, for machines that cannot run them by themselves. Kill and pause go through Docker, so tests of those run too.
+"""Servers in containers, for machines that cannot run them otherwise. Kill and pause go through Docker too.
 
 Through the `docker` program and not a library: the server must outlive the pytest-xdist worker that started it and die
 with the run, which is what `guard.when_gone` sees to, and `docker run` needs no more than what is written here.

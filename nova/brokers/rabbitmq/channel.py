@@ -234,7 +234,8 @@ class ConsumerChannel:
             self.book.came(tag)
             self._receiver.bring(queue, epoch, tag, properties, body)
 
-        return channel.basic_consume(queue, bring, callback=lambda frame: self._on_consuming(channel, frame))
+        tag: str = channel.basic_consume(queue, bring, callback=lambda frame: self._on_consuming(channel, frame))
+        return tag
 
     def _on_consuming(self, channel: Channel, frame: Any) -> None:
         if channel is not self._channel:

@@ -33,7 +33,7 @@ class Got:
 
 
 class Conversation:
-    """One channel, for one thread at a time. A request that the server refuses closes the channel; the next one opens another.
+    """One channel, for one thread at a time. A request that the server refuses closes it; the next one opens another.
 
     Args:
         timeout: seconds for all requests until `close` together; `extend` gives more.
@@ -79,9 +79,7 @@ class Conversation:
 
         self._ask(f"exchange {name!r}", ask)
 
-    def declare_queue(
-        self, name: str, arguments: Mapping[str, object], *, exclusive: bool = False
-    ) -> tuple[int, int]:
+    def declare_queue(self, name: str, arguments: Mapping[str, object], *, exclusive: bool = False) -> tuple[int, int]:
         """Make a durable queue (an exclusive one goes with the connection); returns its ready messages and consumers."""
 
         def ask(channel: Channel, done: Callable[[Any], None]) -> None:
@@ -233,8 +231,8 @@ class Conversation:
     def _ask(self, what: str, request: Callable[[Channel, Callable[[Any], None]], None]) -> Any:
         if not self.is_open:
             self._open()
-        channel = self._channel
-        return self._wait(what, lambda done: request(channel, done))  # type: ignore[arg-type]  # opened above
+        channel: Channel = self._channel
+        return self._wait(what, lambda done: request(channel, done))
 
     def _open(self) -> None:
         connection = self._link.await_up(max(0.0, self._deadline - time.monotonic()))

@@ -1,8 +1,8 @@
 """Reading a group's dead letters: held by one channel while the reader is open, and put back when it closes.
 
 Putting back counts as a hand-out. The queue's limit is a million of them, and a letter that was looked at ten thousand times
-is replaced by a fresh copy, so that looking never wears one out. What a reader holds others do not see; so readers take turns,
-those of other processes too.
+is replaced by a fresh copy, so that looking never wears one out. What a reader holds others do not see; so readers take
+turns, those of other processes too.
 """
 
 from __future__ import annotations

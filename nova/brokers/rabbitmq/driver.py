@@ -1,8 +1,8 @@
 """The RabbitMQ driver: two connections, their threads and their ends around the parts of this package.
 
-Threads: one per connection (publishing; consuming and asking); one for chores; from the first subscription on the near hold's.
-Publishers and consumers never share a connection: a server that is short of memory stops reading from those that publish,
-and would not see the acks either. Any method from any thread; `receive` from one thread at a time.
+Threads: one per connection (publishing; consuming and asking); one for chores; from the first subscription on the near
+hold's. Publishers and consumers never share a connection: a server that is short of memory stops reading from those that
+publish, and would not see the acks either. Any method from any thread; `receive` from one thread at a time.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ class RabbitMQDriver:
         """Stored by a majority of the queue's members when the future resolves."""
         parts = self._open_parts
         now_ms = time.time_ns() // 1_000_000
-        return parts.publisher.send(
-            [as_outgoing(message, parts.names, now_ms, parts.guard_ms) for message in messages]
-        )
+        return parts.publisher.send([as_outgoing(message, parts.names, now_ms, parts.guard_ms) for message in messages])
 
     def subscribe(self, request: SubscribeRequest) -> RabbitSubscription | QuarantineSubscription:
         """Register the group and make its queues."""

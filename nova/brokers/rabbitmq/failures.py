@@ -66,7 +66,7 @@ def text_of(exc: BaseException) -> str:
     """What happened, and the way out if there is a known one."""
     cause = _root(exc)
     if isinstance(cause, exceptions.AuthenticationError | exceptions.ProbableAuthenticationError):
-        return "the server refuses user or password; check the URL (the user guest is only let in from the server's own machine)"
+        return "the server refuses user or password; check the URL (guest is only let in from the server's own machine)"
     if isinstance(cause, exceptions.ConnectionClosed):
         if cause.reply_code == ACCESS_REFUSED:
             return f"{cause.reply_text}; check user and password in the URL"

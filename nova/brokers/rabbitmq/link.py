@@ -271,7 +271,7 @@ def _tls(config: RabbitMQConfig, node: Node) -> pika.SSLOptions:
 
 
 def _quiet_pika() -> None:
-    """pika logs each attempt to connect with several errors; what matters is logged here. Leaves a level that somebody set."""
+    """Pika logs each attempt to connect with several errors; what matters is logged here. A level set before stays."""
     logger = logging.getLogger("pika")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)

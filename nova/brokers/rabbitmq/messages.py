@@ -160,7 +160,7 @@ def properties_of(message: Outgoing, tag: int, now: int) -> spec.BasicProperties
     is_json = message.headers.get(CODEC) in (None, "json", "orjson")
     return spec.BasicProperties(
         content_type="application/json" if is_json else "application/octet-stream",
-        headers=message.headers,  # type: ignore[arg-type]  # texts are fine
+        headers=message.headers,
         delivery_mode=2,
         correlation_id=str(tag),
         message_id=message.id[:255] if len(message.id) > 60 else message.id,

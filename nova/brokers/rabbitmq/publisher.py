@@ -115,6 +115,7 @@ class Publisher:
         if not messages:
             pending.refuse(PublishError(""))
             return pending.future
+        woken = True
         with self._handing_over:
             if self._closed:
                 error: PublishError | None = PublishError(f"{self._link.where}: the driver is closed")
@@ -130,13 +131,12 @@ class Publisher:
                 woken, self._woken = self._woken, True
         if error is not None:
             pending.refuse(error)
-        elif not woken:  # pyright: ignore[reportPossiblyUnboundVariable]
+        elif not woken:
             self._link.run(self._pump)
         return pending.future
 
     def again(self, item: Item) -> None:
         """Send a message whose place was made. Any thread."""
-
         self._link.run(lambda: self._put_back(item))
 
     def give_up(self, item: Item, error: PublishError) -> None:

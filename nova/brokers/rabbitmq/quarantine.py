@@ -1,7 +1,7 @@
 """The quarantine's subscription: messages are fetched one by one, when the worker asks, and never ahead.
 
-The server counts every hand-out that has no clean end, and that count is the charge. A message that was brought ahead would be
-charged for the death of another's process, so nothing is.
+The server counts every hand-out that has no clean end, and that count is the charge. A message that was brought ahead would
+be charged for another's death, so nothing is.
 """
 
 from __future__ import annotations
@@ -152,6 +152,4 @@ class QuarantineSubscription:
         copies = [copy_back(delivery, delivery.handle.queue) for delivery in deliveries]
         outcome = self._publisher.send(copies).result(self._timeout + 20)
         with self._using:
-            self._ack(
-                [delivery.handle for delivery, error in zip(deliveries, outcome, strict=True) if error is None]
-            )
+            self._ack([delivery.handle for delivery, error in zip(deliveries, outcome, strict=True) if error is None])

@@ -1,14 +1,13 @@
 """Who reads what since when: one message in one queue of the prefix, changed by one connection at a time.
 
 AMQP lists neither queues nor bindings, so what `groups` tells must be kept by ourselves. The entries are one JSON document.
-Whoever changes it holds an exclusive queue meanwhile, which ends with its connection; it publishes the new document, waits for
-the confirmation, and acks the old one. After a crash in between there are two, and the higher version counts.
+Whoever changes it holds an exclusive queue meanwhile, which ends with its connection; it publishes the new document, waits
+for the confirmation, and acks the old one. After a crash in between there are two, and the higher version counts.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 

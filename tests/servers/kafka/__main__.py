@@ -11,7 +11,9 @@ from tests.servers.kafka.finding import GIVEN, new_server
 from tests.servers.kafka.server import answers
 from tests.servers.standing import Standing
 
-STANDING = Standing("kafka", GIVEN, 19092, lambda directory, port: new_server(directory, port=port, owner=None), answers)
+STANDING = Standing(
+    "kafka", GIVEN, 19092, lambda directory, port: new_server(directory, port=port, owner=None), answers
+)
 
 if __name__ == "__main__":
     sys.exit(STANDING.main(__doc__))

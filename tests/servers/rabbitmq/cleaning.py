@@ -14,7 +14,7 @@ from nova.errors import BrokerError
 
 
 def delete_prefix(address: str, prefix: str) -> None:
-    """Delete the groups, queues and exchange of a topic prefix; queues of tasks that no group ever read only by usual names."""
+    """Delete the groups, queues and exchange of a topic prefix; queues that no group ever read by their usual names."""
     driver = RabbitMQDriver(RabbitMQConfig(url=address))
     driver.open(DriverContext(prefix=prefix), 10)
     topics = {f"{prefix}_PRIORITY_{rank}" for rank in ("HIGH", "NORMAL", "LOW")}
