@@ -197,7 +197,14 @@ class _Parts:
         subscription: RabbitSubscription | QuarantineSubscription
         if request.charged:
             subscription = QuarantineSubscription(
-                self.topology.talk, self.publisher, list(sources.values()), join, self._timeout
+                self.topology.talk,
+                self.publisher,
+                list(sources.values()),
+                join,
+                self._timeout,
+                link=self._working,
+                long_after=self._config.long_task_after,
+                make_lease=self._make_lease,
             )
         else:
             subscription = RabbitSubscription(
@@ -206,7 +213,9 @@ class _Parts:
                 sources,
                 most=request.prefetch,
                 fixed=min(self._config.prefetch, request.prefetch),
+                long_after=self._config.long_task_after,
                 prepare=self._again(join),
+                make_lease=self._make_lease,
             )
         self._subscriptions = [*(open_ for open_ in self._subscriptions if not open_.closed), subscription]
         return subscription
@@ -270,6 +279,9 @@ class _Parts:
             self._chores.attempt(attempt, done)
 
         return prepare
+
+    def _make_lease(self, queue: str, home: str, done: Callable[[str | None], None]) -> None:
+        self._chores.attempt(lambda: self.topology.make_lease(queue, home), done)
 
     # --- places that are missing
 

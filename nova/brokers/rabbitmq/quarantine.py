@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.conversation import Conversation
 from nova.brokers.rabbitmq.failures import NOT_FOUND, Refused
+from nova.brokers.rabbitmq.leases import Leases
+from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import Place, copy_back, deliver
 from nova.brokers.rabbitmq.publisher import Publisher
 from nova.brokers.rabbitmq.subscription import Source
@@ -22,6 +24,7 @@ from nova.errors import BrokerError
 __all__ = ["QuarantineSubscription"]
 
 LOOK_EVERY = 0.2
+LOOK_AT_TIMES = 0.5
 
 
 class QuarantineSubscription:
@@ -34,17 +37,27 @@ class QuarantineSubscription:
         sources: Sequence[Source],
         rejoin: Callable[[], object],
         timeout: float,
+        *,
+        link: Link,
+        long_after: float,
+        make_lease: Callable[[str, str, Callable[[str | None], None]], None],
     ) -> None:
         self._talk = talk
         self._publisher = publisher
         self._sources = deque(sources)
         self._rejoin = rejoin
         self._timeout = timeout
-        self._lent: dict[int, Delivery] = {}
+        self._link = link
+        self._long_after = long_after
+        self._make_lease = make_lease
+        self._leases: dict[str, Leases] = {}
+        self._lent: dict[Delivery, float] = {}
+        """What the worker holds, and since when."""
         self._epoch = 0
         self._conversation: Conversation | None = None
         self._using = threading.Lock()
         self._closing = threading.Event()
+        link.run(self._look)
 
     @property
     def closed(self) -> bool:
@@ -73,8 +86,7 @@ class QuarantineSubscription:
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """A copy that says how often it was charged before."""
         with self._using:
-            places = self._settle(deliveries)
-        mine = [delivery for delivery in deliveries if delivery.handle in places]
+            mine = self._settle(deliveries)
         self._send_back(mine)
 
     def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -83,17 +95,19 @@ class QuarantineSubscription:
 
     def close(self, timeout: float = 10.0) -> None:
         """Give back what is held."""
-        del timeout
         if self._closing.is_set():
             return
         self._closing.set()
         with self._using:
-            held = list(self._lent.values())
-            self._settle(held)
+            held = self._settle(list(self._lent))
         self._send_back(held)
         with self._using:
             if self._conversation is not None:
                 self._conversation.close()
+        for leases in self._leases.values():
+            done = threading.Event()
+            self._link.run(lambda leases=leases, done=done: leases.close(done.set))  # type: ignore[misc]
+            done.wait(timeout)
 
     def _fetch(self) -> Delivery | None:
         with self._using:
@@ -111,7 +125,7 @@ class QuarantineSubscription:
                         place: Place = delivery.handle
                         delivery.charges = place.count + 1
                         delivery.suspect = False
-                        self._lent[got.tag] = delivery
+                        self._lent[delivery] = time.monotonic()
                         return delivery
             except BrokerError as exc:
                 self._forget()
@@ -121,30 +135,65 @@ class QuarantineSubscription:
                 raise
             return None
 
+    def _look(self) -> None:
+        """Keep long tasks from the server's timeout; on the link's thread."""
+        if self._closing.is_set():
+            return
+        self._link.later(LOOK_AT_TIMES, self._look)
+        now = time.monotonic()
+        for delivery, since in list(self._lent.items()):
+            leases = self._leases_of(delivery)
+            if leases.is_due(delivery, now - since, self._long_after):
+                leases.cover(delivery)
+
+    def _leases_of(self, delivery: Delivery) -> Leases:
+        home = delivery.handle.queue
+        leases = self._leases.get(home)
+        if leases is None:
+            leases = self._leases[home] = Leases(
+                self._link,
+                self._publisher.send,
+                home,
+                lambda queue, done: self._make_lease(queue, home, done),
+                self._covered,
+                self._uncovered,
+            )
+        return leases
+
+    def _covered(self, delivery: Delivery) -> None:
+        place: Place = delivery.handle
+        if place.epoch == self._epoch and self._conversation is not None:
+            self._conversation.ack([place.tag])
+
+    def _uncovered(self, delivery: Delivery) -> None:
+        delivery.lost = True
+        self._lent.pop(delivery, None)
+
     def _forget(self) -> None:
         """The channel is gone, and what it held with it."""
         if self._conversation is not None:
             self._conversation.close()
         self._conversation = None
         self._epoch += 1
-        for delivery in self._lent.values():
+        for delivery in [delivery for delivery in self._lent if not self._leases_of(delivery).covers(delivery)]:
             delivery.lost = True
-        self._lent.clear()
+            del self._lent[delivery]
 
-    def _settle(self, deliveries: Sequence[Delivery]) -> list[Place]:
-        places: list[Place] = []
+    def _settle(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        settled = [delivery for delivery in deliveries if self._lent.pop(delivery, None) is not None]
+        for delivery in settled:
+            delivery.handle.settled = True
+        return settled
+
+    def _ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Of the delivery, or of the copy that stands for it."""
         for delivery in deliveries:
             place: Place = delivery.handle
-            if not place.settled and place.epoch == self._epoch:
-                place.settled = True
-                self._lent.pop(place.tag, None)
-                places.append(place)
-        return places
-
-    def _ack(self, places: Sequence[Place]) -> None:
-        tags = [place.tag for place in places if place.epoch == self._epoch]
-        if tags and self._conversation is not None:
-            self._conversation.ack(tags)
+            leases = self._leases_of(delivery)
+            if leases.covers(delivery):
+                self._link.run(lambda leases=leases, delivery=delivery: leases.settle(delivery))  # type: ignore[misc]
+            elif place.epoch == self._epoch and self._conversation is not None:
+                self._conversation.ack([place.tag])
 
     def _send_back(self, deliveries: Sequence[Delivery]) -> None:
         if not deliveries:
@@ -152,4 +201,4 @@ class QuarantineSubscription:
         copies = [copy_back(delivery, delivery.handle.queue) for delivery in deliveries]
         outcome = self._publisher.send(copies).result(self._timeout + 20)
         with self._using:
-            self._ack([delivery.handle for delivery, error in zip(deliveries, outcome, strict=True) if error is None])
+            self._ack([delivery for delivery, error in zip(deliveries, outcome, strict=True) if error is None])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pika import spec
 
 from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.channel import ConsumerChannel
+from nova.brokers.rabbitmq.leases import Leases
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import SENT, Place, copy_back, deliver, number
 from nova.brokers.rabbitmq.publisher import Publisher
@@ -50,6 +51,8 @@ class RabbitSubscription:
         sources: what to read, by queue.
         most: the largest prefetch.
         fixed: the prefetch, if the user chose one; 0 = as asked for.
+        long_after: seconds after which a task is taken out of the server's delivery timeout.
+        make_lease: makes the queue for that, given its name and where its messages go back to.
         prepare: makes sure of the queues before a channel is opened again; may bring other sources.
     """
 
@@ -61,7 +64,9 @@ class RabbitSubscription:
         *,
         most: int,
         fixed: int,
+        long_after: float,
         prepare: Callable[[Callable[[str | None], None]], None],
+        make_lease: Callable[[str, str, Callable[[str | None], None]], None],
     ) -> None:
         self._link = link
         self._publisher = publisher
@@ -73,12 +78,17 @@ class RabbitSubscription:
         self._turn: deque[str] = deque(sources)
         self._stocked = 0
         self._held = 0
-        self._lent: set[Delivery] = set()
+        self._long_after = long_after
+        self._make_lease = make_lease
+        self._leases: dict[str, Leases] = {}
+        self._leased: set[Delivery] = set()
+        self._lent: dict[Delivery, float] = {}
+        """What the worker holds, and since when."""
         self._target = 0
         self._taken_at = time.monotonic()
         self._closed = False
         self._returning = 0
-        self._acks: deque[Place] = deque()
+        self._acks: deque[Delivery] = deque()
         self._acks_told = False
         self._channel = ConsumerChannel(link, self, list(sources), 0, prepare)
         link.run(self._look)
@@ -113,8 +123,7 @@ class RabbitSubscription:
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Told to the link's thread, which says it in as few acks as it can."""
         with self._arrived:
-            places = self._settle(deliveries)
-            self._acks.extend(places)
+            self._acks.extend(self._settle(deliveries))
             told, self._acks_told = self._acks_told, True
         if not told:
             self._link.run(self._flush)
@@ -122,8 +131,7 @@ class RabbitSubscription:
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """A copy to the end of the group's queue, then an ack: a return would count as a hand-out without a clean end."""
         with self._arrived:
-            mine = [delivery for delivery in deliveries if not delivery.handle.settled]
-            self._settle(mine)
+            mine = self._settle(deliveries)
         self._send_back(mine)
 
     def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -138,19 +146,16 @@ class RabbitSubscription:
         if not first:
             return
         deadline = time.monotonic() + timeout
-        self._await(lambda done: self._channel.stop(done), deadline)
+        self._await(self._channel.stop, deadline)
         with self._arrived:
-            held = [delivery for stock in self._stock.values() for delivery in stock]
-            held += [delivery for delivery in self._lent if not delivery.handle.settled]
-            self._settle(held)
-            for stock in self._stock.values():
-                stock.clear()
-            self._stocked = 0
+            held = self._empty() + self._settle(list(self._lent))
         self._send_back(held)
         with self._arrived:
             while self._returning and time.monotonic() < deadline:
                 self._arrived.wait(0.05)
-        self._await(lambda done: self._finish(done), deadline)
+        self._await(self._finish, deadline)
+        for leases in self._leases.values():
+            self._await(leases.close, deadline)
 
     # --- the receiver, on the link's thread
 
@@ -174,17 +179,10 @@ class RabbitSubscription:
             for stock in self._stock.values():
                 stock.clear()
             self._stocked = 0
-            self._held = 0
-            for delivery in self._lent:
+            for delivery in [delivery for delivery in self._lent if delivery not in self._leased]:
                 delivery.lost = True
-            self._lent.clear()
-
-    def read_others(self, sources: Mapping[str, Source]) -> None:
-        """What to read was looked up again."""
-        with self._arrived:
-            for queue, source in sources.items():
-                if queue in self._sources:
-                    self._sources[queue] = source
+                del self._lent[delivery]
+            self._held = len(self._lent)
 
     # --- inside
 
@@ -200,28 +198,27 @@ class RabbitSubscription:
                 taken.append(stock.popleft())
                 self._stocked -= 1
         self._held += len(taken)
-        self._lent.update(taken)
-        self._taken_at = time.monotonic()
+        self._taken_at = now = time.monotonic()
+        for delivery in taken:
+            self._lent[delivery] = now
         return taken
 
-    def _settle(self, deliveries: Sequence[Delivery]) -> list[Place]:
-        """Mark as settled; returns the places of those that were not."""
-        epoch = self._channel.epoch
-        places: list[Place] = []
+    def _settle(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Mark as settled; returns those that were held until now."""
+        settled: list[Delivery] = []
         for delivery in deliveries:
             place: Place = delivery.handle
             if place.settled:
                 continue
             place.settled = True
-            self._lent.discard(delivery)
-            if place.epoch == epoch:
+            if self._lent.pop(delivery, None) is not None:
                 self._held -= 1
-                places.append(place)
-        return places
+                settled.append(delivery)
+        return settled
 
     def _ask_for(self, count: int) -> None:
         """Let as much come as the worker can hold now, if that is more than before."""
-        wanted = self._fixed or min(self._most, self._held + count)
+        wanted = self._fixed or min(self._most, self._held - len(self._leased) + count)
         if wanted > self._target and (wanted >= 1.25 * self._target or self._target < 16):
             self._target = wanted
             self._link.run(self._adjust)
@@ -231,48 +228,110 @@ class RabbitSubscription:
             self._channel.want(self._target)
 
     def _look(self) -> None:
-        """Give back what was brought ahead and is not fetched."""
+        """Give back what was brought ahead and is not fetched; keep long tasks from the server's timeout."""
         if self._closed:
             return
         self._link.later(LOOK_EVERY, self._look)
+        now = time.monotonic()
         with self._arrived:
-            idle = time.monotonic() - self._taken_at
-            if idle < STALE_AFTER or not self._stocked or self._fixed or self._stocked <= max(1, self._held // 4):
-                return
-            self._target = max(1, self._held + max(1, self._held // 4))
-            stale = [delivery for stock in self._stock.values() for delivery in stock]
-            for stock in self._stock.values():
-                stock.clear()
-            self._stocked = 0
-            self._taken_at = time.monotonic()
-            for delivery in stale:
-                delivery.handle.settled = True
-        self._channel.want(self._target)
-        self._send_back(stale)
+            stale = self._take_stale(now - self._taken_at)
+            old = [delivery for delivery, since in self._lent.items() if now - since >= self._long_after]
+        if stale:
+            self._channel.want(self._target)
+            self._send_back(stale)
+        for delivery in old:
+            leases = self._leases_of(delivery)
+            if leases.is_due(delivery, now - self._lent.get(delivery, now), self._long_after):
+                leases.cover(delivery)
+
+    def _take_stale(self, idle: float) -> list[Delivery]:
+        """All of the stock, if it is more than a look ahead, or has lain for long."""
+        ahead = max(1, self._held // 4)
+        if not self._stocked or self._fixed or idle < STALE_AFTER:
+            return []
+        if self._stocked <= ahead and idle < self._long_after / 2:
+            return []
+        self._target = max(1, self._held - len(self._leased) + ahead)
+        self._taken_at = time.monotonic()
+        return self._empty()
+
+    def _empty(self) -> list[Delivery]:
+        """Everything out of the stock, to be given back."""
+        taken = [delivery for stock in self._stock.values() for delivery in stock]
+        for stock in self._stock.values():
+            stock.clear()
+        self._stocked = 0
+        for delivery in taken:
+            delivery.handle.settled = True
+        return taken
+
+    def _leases_of(self, delivery: Delivery) -> Leases:
+        home = self._sources[delivery.handle.queue].home
+        leases = self._leases.get(home)
+        if leases is None:
+            leases = self._leases[home] = Leases(
+                self._link,
+                self._publisher.send,
+                home,
+                lambda queue, done: self._make_lease(queue, home, done),
+                self._covered,
+                self._uncovered,
+            )
+        return leases
+
+    def _covered(self, delivery: Delivery) -> None:
+        """A copy stands for it: the server need not wait for this one any longer."""
+        with self._arrived:
+            self._leased.add(delivery)
+        place: Place = delivery.handle
+        if place.epoch == self._channel.epoch:
+            self._channel.ack([place.tag])
+
+    def _uncovered(self, delivery: Delivery) -> None:
+        with self._arrived:
+            self._leased.discard(delivery)
+            delivery.lost = True
+            if self._lent.pop(delivery, None) is not None:
+                self._held -= 1
 
     def _flush(self) -> None:
         with self._arrived:
             self._acks_told = False
-            places, self._acks = self._acks, deque()
-        self._ack_places(places)
+            deliveries, self._acks = self._acks, deque()
+        self._ack_all(deliveries)
 
-    def _ack_places(self, places: Sequence[Place] | deque[Place]) -> None:
+    def _ack_all(self, deliveries: Iterable[Delivery]) -> None:
+        """The acks of what is settled: of a delivery, or of the copy that stands for it."""
         epoch = self._channel.epoch
-        self._channel.ack([place.tag for place in places if place.epoch == epoch])
+        tags: list[int] = []
+        for delivery in deliveries:
+            place: Place = delivery.handle
+            if delivery in self._leased:
+                with self._arrived:
+                    self._leased.discard(delivery)
+                self._leases_of(delivery).settle(delivery)
+            elif place.epoch == epoch:
+                tags.append(place.tag)
+        self._channel.ack(tags)
 
     def _send_back(self, deliveries: Sequence[Delivery]) -> None:
         epoch = self._channel.epoch
-        mine = [delivery for delivery in deliveries if delivery.handle.epoch == epoch]
-        if not mine or not self._channel.is_open:
+        is_open = self._channel.is_open
+        mine = [
+            delivery
+            for delivery in deliveries
+            if delivery in self._leased or (is_open and delivery.handle.epoch == epoch)
+        ]
+        if not mine:
             return  # the server gives them to others by itself
         with self._arrived:
             self._returning += 1
         copies = [copy_back(delivery, self._sources[delivery.handle.queue].home) for delivery in mine]
 
         def sent(outcome: Sequence[object]) -> None:
-            done = [delivery.handle for delivery, error in zip(mine, outcome, strict=True) if error is None]
+            done = [delivery for delivery, error in zip(mine, outcome, strict=True) if error is None]
             not_done = [delivery.handle.tag for delivery, error in zip(mine, outcome, strict=True) if error is not None]
-            self._ack_places(done)
+            self._ack_all(done)
             if not_done and self._channel.epoch == epoch:
                 self._channel.give_up(not_done)
             with self._arrived:

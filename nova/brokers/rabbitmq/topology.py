@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from nova.brokers.rabbitmq import delay_levels as delays
 from nova.brokers.rabbitmq.conversation import Conversation
 from nova.brokers.rabbitmq.failures import NOT_FOUND, Refused
+from nova.brokers.rabbitmq.leases import lease_arguments
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.names import QUORUM, Names
 
@@ -65,6 +66,11 @@ class Topology:
         """The queue of a topic that has no group yet."""
         with self.talk() as talk:
             talk.declare_queue(self._names.unclaimed(topic), QUORUM)
+
+    def make_lease(self, queue: str, home: str) -> None:
+        """The private queue of long tasks."""
+        with self.talk() as talk:
+            talk.declare_queue(queue, lease_arguments(home))
 
     def join(self, group: str, topics: Iterable[str], *, for_all: bool, unclaimed: Iterable[str]) -> None:
         """A group's queues, bound to what is published for all; and the unclaimed ones it takes."""

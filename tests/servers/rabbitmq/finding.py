@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def private_server(directory: Path) -> Server:
     return server
 
 
-def private_node(directory: Path) -> RabbitServer:
+def private_node(directory: Path, *, settings: Mapping[str, str] | None = None, erlang: str = "") -> RabbitServer:
     """A node of the package, for tests that need `rabbitmqctl`, started; the test must stop it."""
     reason = install.why_not()
     if reason is not None:
@@ -59,7 +60,7 @@ def private_node(directory: Path) -> RabbitServer:
         install.install()
     except Unavailable as exc:
         absent(str(exc))
-    server = RabbitServer(directory)
+    server = RabbitServer(directory, settings=settings, erlang=erlang)
     server.start()
     return server
 

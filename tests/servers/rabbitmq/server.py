@@ -48,6 +48,7 @@ class RabbitServer:
         directory: where its data, settings and log are; made when missing. What is there already is served again.
         port: where clients reach it on 127.0.0.1; None = a free one.
         settings: lines of `rabbitmq.conf` on top of the usual ones.
+        erlang: arguments of the virtual machine, for settings that have no line.
         owner: the process with which the server dies; None = the server outlives everybody.
 
     Attributes:
@@ -61,6 +62,7 @@ class RabbitServer:
         *,
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
+        erlang: str = "",
         owner: int | None = THIS_PROCESS,
     ) -> None:
         free, self._epmd_port, self._node_port = free_ports(3)
@@ -69,6 +71,7 @@ class RabbitServer:
         self.pid: int | None = None
         self.log = directory / "server.log"
         self._directory = directory
+        self._erlang = erlang
         self._owner = owner
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -192,7 +195,7 @@ class RabbitServer:
             "RABBITMQ_LOG_BASE": str(here / "log"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(here / "generated"),
             "RABBITMQ_PID_FILE": str(here / "pid"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput {self._erlang}",
         }
 
     def _state(self) -> str:
