@@ -1,4 +1,4 @@
-"""What only RabbitMQ can show: queues of groups, delays of many prefixes, dead letters that are looked at, frozen arguments."""
+"""What only RabbitMQ can show: queues of groups, delays of many prefixes, dead letters looked at, frozen arguments."""
 
 from __future__ import annotations
 

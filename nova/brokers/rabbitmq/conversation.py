@@ -196,6 +196,15 @@ class Conversation:
 
         self._link.run(send)
 
+    def until_ready(self, queue: str, count: int, timeout: float) -> bool:
+        """Wait until so many messages can be seen in a queue: what is put back takes a moment; False = they cannot."""
+        deadline = time.monotonic() + timeout
+        while (self.look(queue) or (0, 0))[0] < count:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        return True
+
     def flush(self) -> None:
         """Wait until the server has read all acks so far."""
 

@@ -132,9 +132,7 @@ class RabbitDeadLetters:
         if count:
             ready = _ready(talk, self._queue)
             talk.nack_all()
-            deadline = time.monotonic() + BACK_WITHIN
-            while _ready(talk, self._queue) < ready + count and time.monotonic() < deadline:
-                time.sleep(0.002)
+            talk.until_ready(self._queue, ready + count, BACK_WITHIN)
         give_back(talk, self._lock)
 
     def _fetch(self, talk: Conversation, count: int) -> bool:

@@ -18,7 +18,7 @@ from nova.brokers.rabbitmq.delay_levels import pick
 from nova.brokers.rabbitmq.names import Names
 from nova.envelope import CODEC, GROUP, Headers
 
-__all__ = ["Outgoing", "as_outgoing", "copy_back", "deliver", "number", "released", "texts_of"]
+__all__ = ["Outgoing", "as_outgoing", "copy_back", "count_of", "deliver", "number", "released", "texts_of"]
 
 DUE = "nova-x-due"
 TARGET = "nova-x-target"
@@ -137,7 +137,7 @@ def deliver(topic: str, queue: str, epoch: int, tag: int, properties: spec.Basic
     """A delivery of what the server brought."""
     found = properties.headers or {}
     headers = texts_of(found)
-    count = (number(headers.get(COUNT)) or 0) + _count_of(found)
+    count = (number(headers.get(COUNT)) or 0) + count_of(found)
     seconds = properties.timestamp
     place = Place(epoch, tag, queue, count, headers, properties.message_id or "")
     shown = headers
@@ -180,6 +180,7 @@ def _delayed(names: Names, body: bytes, headers: Headers, id: str, remaining_ms:
     return Outgoing(path.exchange, path.routing_key, body, headers, id)
 
 
-def _count_of(headers: Mapping[str, Any]) -> int:
+def count_of(headers: Mapping[str, Any]) -> int:
+    """How often the server has taken a message back."""
     count = headers.get(DELIVERY_COUNT)
     return count if isinstance(count, int) else 0

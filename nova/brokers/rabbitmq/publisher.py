@@ -288,6 +288,7 @@ class Publisher:
                 # A quorum queue does so for a moment after it was made, and while it looks for a leader.
                 self._link.later(NACKED_AGAIN, lambda item=item: self._put_back(item))  # type: ignore[misc]
             elif item[2].returned:
+                item[2].sent = False  # the server surely has not kept it
                 self._make_place(item)
             else:
                 self._settle(item, None)

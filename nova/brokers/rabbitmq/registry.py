@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from nova.brokers.rabbitmq.conversation import Conversation, Got
-from nova.brokers.rabbitmq.messages import Outgoing
+from nova.brokers.rabbitmq.messages import Outgoing, count_of
 from nova.brokers.rabbitmq.names import QUORUM, Names
 from nova.brokers.rabbitmq.turns import turn
 from nova.errors import PublishError
@@ -22,6 +22,11 @@ from nova.errors import PublishError
 __all__ = ["Book", "Registry"]
 
 T = TypeVar("T")
+
+WORN = 10_000
+"""Returns after which the book is written anew; a hundredth of the queue's limit."""
+BACK_WITHIN = 1.0
+"""Seconds within which what was put back can be seen."""
 
 
 class Book(msgspec.Struct):
@@ -96,39 +101,45 @@ class Registry:
         Raises:
             BrokerError: it cannot be read.
         """
-        with self._turn, self._talk() as talk:
-            if talk.look(self._names.registry) is None:
-                return Book()
-            return self._locked(talk, lambda book: (book, False))
+        return self.change(lambda book: (book, False))
 
     def change(self, change: Callable[[Book], tuple[T, bool]]) -> T:
         """Apply a change while nobody else can; it returns a result and whether there is anything to store.
 
+        A book that is only looked at is put back, which a server without room for anything new still does.
+
         Raises:
             BrokerError: the book cannot be read or stored.
         """
-        with self._turn, self._talk() as talk:
-            talk.declare_queue(self._names.registry, QUORUM)
-            return self._locked(talk, change)
-
-    def _locked(self, talk: Conversation, change: Callable[[Book], tuple[T, bool]]) -> T:
         what = f"{self._where}: the list of groups"
-        with turn(talk, self._names.registry_lock, self._timeout, what):
+        with self._turn, self._talk() as talk, turn(talk, self._names.registry_lock, self._timeout, what):
             held = self._take(talk)
             book = max((_read(got.body) for got in held), key=lambda book: book.version, default=Book())
             result, changed = change(book)
-            if held or changed:
-                # Also if nothing changed: a message that is looked at and put back wears out.
+            talk.extend()
+            if changed or len(held) > 1 or any(count_of(got.properties.headers or {}) > WORN for got in held):
                 book.version += 1
                 self._store(book)
                 talk.ack([got.tag for got in held])
                 talk.flush()
+            elif held:
+                talk.nack_all()
+                talk.until_ready(self._names.registry, 1, BACK_WITHIN)
             return result
 
     def _take(self, talk: Conversation) -> list[Got]:
+        """The book, or two of them; [] = there is none yet.
+
+        The queue may seem empty for a moment when the connection of somebody who held the book has just been lost.
+        """
+        queue = self._names.registry
+        is_new = talk.look(queue) is None
+        talk.declare_queue(queue, QUORUM)
         held: list[Got] = []
-        while (got := talk.get(self._names.registry)) is not None:
+        while (got := talk.get(queue)) is not None:
             held.append(got)
+        if not held and not is_new and talk.until_ready(queue, 1, BACK_WITHIN):
+            return self._take(talk)
         return held
 
     def _store(self, book: Book) -> None:
