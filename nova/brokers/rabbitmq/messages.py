@@ -16,7 +16,7 @@ from pika import spec
 from nova.brokers.base import Delivery, Message
 from nova.brokers.rabbitmq.delay_levels import pick
 from nova.brokers.rabbitmq.names import Names
-from nova.envelope import CODEC, GROUP, Headers
+from nova.envelope import GROUP, Headers
 
 __all__ = ["Outgoing", "as_outgoing", "copy_back", "count_of", "deliver", "number", "released", "texts_of"]
 
@@ -153,19 +153,6 @@ def deliver(topic: str, queue: str, epoch: int, tag: int, properties: spec.Basic
 def texts_of(headers: Mapping[str, Any]) -> Headers:
     """The headers that a task may carry: texts, and none of the server's own."""
     return {name: text for name, text in headers.items() if isinstance(text, str) and name not in _BROKERS}
-
-
-def properties_of(message: Outgoing, tag: int, now: int) -> spec.BasicProperties:
-    """What goes beside the body. The correlation id tells which message comes back when there is no place for it."""
-    is_json = message.headers.get(CODEC) in (None, "json", "orjson")
-    return spec.BasicProperties(
-        content_type="application/json" if is_json else "application/octet-stream",
-        headers=message.headers,
-        delivery_mode=2,
-        correlation_id=str(tag),
-        message_id=message.id[:255] if len(message.id) > 60 else message.id,
-        timestamp=now,
-    )
 
 
 def number(text: str | None) -> int | None:
