@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
 
 from nova import ReceivedTask, Reject, Task
 from nova.brokers.base import Message
@@ -38,7 +40,7 @@ def ready(channel: BlockingChannel, queue: str) -> int | None:
     probe = channel.connection.channel()
     try:
         count = int(probe.queue_declare(queue, passive=True).method.message_count)
-    except pika.exceptions.ChannelClosedByBroker:
+    except ChannelClosedByBroker:
         return None
     probe.close()
     return count
@@ -104,7 +106,7 @@ def test_a_message_that_leaves_the_levels_long_before_its_time_goes_through_them
     seen: list[float] = []
     q.start(lambda task: seen.append(time.time()))
     due = time.time() + 4
-    headers = {
+    headers: dict[str, Any] = {
         **{"nova-id": "t", "task_type": "t", "nova-codec": "blob", "nova-due": str(int(due * 1000))},
         **{"nova-x-due": str(int(due * 1000)), "nova-x-target": f"{broker.prefix}_PRIORITY_NORMAL"},
         "x-first-death-queue": "nova_delay_v1_11",

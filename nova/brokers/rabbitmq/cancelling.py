@@ -17,12 +17,13 @@ def cancel(channel: Channel, tag: str, done: Callable[[Any], None]) -> None:
     `basic_cancel` of pika rejects that, and each rejected message has one more hand-out without a clean end. So this goes one
     layer below it (pika 1.3 and 1.4).
     """
+    internals: Any = channel
 
     def cancelled(frame: Any) -> None:
-        channel._cleanup_consumer_ref(tag)
+        internals._cleanup_consumer_ref(tag)
         done(frame)
 
-    channel._rpc(
+    internals._rpc(
         spec.Basic.Cancel(consumer_tag=tag, nowait=False),
         cancelled,
         [(spec.Basic.CancelOk, {"consumer_tag": tag})],

@@ -68,7 +68,7 @@ class Conversation:
         return channel is not None and channel.is_open
 
     def declare_exchange(
-        self, name: str, kind: str, arguments: Mapping[str, object] | None = None, *, passive: bool = False
+        self, name: str, kind: str, arguments: Mapping[str, Any] | None = None, *, passive: bool = False
     ) -> None:
         """Make a durable exchange, or see that it is there."""
 
@@ -79,7 +79,7 @@ class Conversation:
 
         self._ask(f"exchange {name!r}", ask)
 
-    def declare_queue(self, name: str, arguments: Mapping[str, object], *, exclusive: bool = False) -> tuple[int, int]:
+    def declare_queue(self, name: str, arguments: Mapping[str, Any], *, exclusive: bool = False) -> tuple[int, int]:
         """Make a durable queue (an exclusive one goes with the connection); returns its ready messages and consumers."""
 
         def ask(channel: Channel, done: Callable[[Any], None]) -> None:
@@ -240,7 +240,8 @@ class Conversation:
     def _ask(self, what: str, request: Callable[[Channel, Callable[[Any], None]], None]) -> Any:
         if not self.is_open:
             self._open()
-        channel: Channel = self._channel
+        channel = self._channel
+        assert channel is not None
         return self._wait(what, lambda done: request(channel, done))
 
     def _open(self) -> None:

@@ -16,6 +16,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pika import spec
 
@@ -35,7 +36,7 @@ TOKEN = "nova-x-lease"
 _log = logging.getLogger(__name__)
 
 
-def lease_arguments(home: str) -> Mapping[str, object]:
+def lease_arguments(home: str) -> Mapping[str, Any]:
     """Of a private queue whose messages go back to the queue `home`; it goes away when it is unused for an hour."""
     return {
         "x-queue-type": "quorum",

@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import pika
 from pika.adapters.select_connection import IOLoop, SelectConnection
@@ -216,7 +216,7 @@ class Link:
         """Close a connection of which nobody knows what state it is in."""
         connection = self.connection or self._opening
         if connection is not None and not connection.is_closed:
-            connection._terminate_stream(ConnectionError(reason))
+            _cut(connection, reason)
         elif connection is None and not self._closing:
             self.later(self._wait, self._connect)
 
@@ -234,7 +234,12 @@ class Link:
         elif connection.is_open:
             connection.close()
         else:
-            connection._terminate_stream(ConnectionError("closed while connecting"))
+            _cut(connection, "closed while connecting")
+
+
+def _cut(connection: Any, reason: str) -> None:
+    """End a connection without a word: pika has no public way to, and `close` waits for the server's answer."""
+    connection._terminate_stream(ConnectionError(reason))
 
 
 def connection_parameters(config: RabbitMQConfig, node: Node, role: str) -> pika.ConnectionParameters:

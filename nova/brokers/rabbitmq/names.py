@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 __all__ = ["CLASSIC", "QUORUM", "Names"]
 
-QUORUM: Mapping[str, object] = MappingProxyType({"x-queue-type": "quorum", "x-delivery-limit": 1_000_000})
+QUORUM: Mapping[str, Any] = MappingProxyType({"x-queue-type": "quorum", "x-delivery-limit": 1_000_000})
 """Of every queue with tasks in it. From 4.0 on a queue without a limit drops a message at its 20th return, and 3.10 takes -1
 and then deletes what is returned: so a number out of reach. Every copy starts at 0 again."""
-CLASSIC: Mapping[str, object] = MappingProxyType({})
+CLASSIC: Mapping[str, Any] = MappingProxyType({})
 """Of the queues that Go consumers declare."""
 
 
@@ -37,7 +38,7 @@ class Names:
         """Where a group's messages of a topic wait."""
         return f"{self.prefix}-{topic}" if self.is_go(topic) else f"{group}.{topic}"
 
-    def arguments(self, topic: str) -> Mapping[str, object]:
+    def arguments(self, topic: str) -> Mapping[str, Any]:
         """Of that queue."""
         return CLASSIC if self.is_go(topic) else QUORUM
 

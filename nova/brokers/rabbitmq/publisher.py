@@ -270,10 +270,11 @@ class Publisher:
 
     def _frames(self, channel: Channel, message: Outgoing, tag: int, now: int) -> bytes:
         """The correlation id tells which message it was, if the server has no place for it."""
+        connection: Any = channel.connection
         is_json = message.headers.get(CODEC) in (None, "json", "orjson")
         return publish_frames(
             channel.channel_number,
-            channel.connection._body_max_length,
+            connection._body_max_length,
             message.exchange,
             message.key,
             message.headers,
@@ -285,7 +286,8 @@ class Publisher:
         )
 
     def _write(self, channel: Channel, chunk: Sequence[bytes]) -> None:
-        channel.connection._output_marshaled_frames([b"".join(chunk)])
+        connection: Any = channel.connection
+        connection._output_marshaled_frames([b"".join(chunk)])
 
     def _on_return(
         self, channel: Channel, method: spec.Basic.Return, properties: spec.BasicProperties, body: bytes
