@@ -44,13 +44,14 @@ def handle(address: str, queue: str, tasks: int) -> None:
         without_heartbeat=True,
     )
     threading.Thread(target=_end_when_done, args=(tally, tasks), daemon=True).start()
-    worker.start()
-    tally.answer(tasks)
+    worker.start()  # does not come back
 
 
 def _end_when_done(tally: workload.Tally, tasks: int) -> None:
     workload.wait_for(lambda: len(tally.seen), tasks)
     tally.handled()
+    tally.answer(tasks)
+    sys.stdout.flush()
     state: Any = importlib.import_module("celery.worker.state")
     state.should_stop = 0
 
@@ -63,6 +64,7 @@ def _app(address: str, queue: str) -> Any:
         task_ignore_result=True,
         worker_prefetch_multiplier=64,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         broker_transport_options={"confirm_publish": True},
         broker_connection_retry_on_startup=True,
     )
