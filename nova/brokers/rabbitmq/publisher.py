@@ -30,7 +30,7 @@ __all__ = ["Publisher"]
 
 WINDOW = 2000
 CHUNK = 1 << 16
-"""Bytes written at once."""
+"""Bytes written at once, about."""
 MOST_WAITING = 200_000
 MOST_WAITING_BYTES = 256 << 20
 LOOK_EVERY = 0.1
@@ -244,7 +244,7 @@ class Publisher:
         now = int(time.time())
         chunk: list[bytes] = []
         size = 0
-        while ready and len(unconfirmed) < self._window:
+        while ready and size < CHUNK and len(unconfirmed) < self._window:
             item = ready.popleft()
             message = item[2]
             if message.done:
@@ -262,11 +262,12 @@ class Publisher:
             self._next_tag = tag + 1
             chunk.append(frames)
             size += len(frames)
-            if size >= CHUNK:
-                self._write(channel, chunk)
-                chunk, size = [], 0
         if chunk:
-            self._write(channel, chunk)
+            connection: Any = channel.connection
+            connection._output_marshaled_frames([b"".join(chunk)])
+        if size >= CHUNK and not self._woken:
+            self._woken = True
+            self._link.run(self._pump)  # so that the server works on this while the next ones are written
 
     def _frames(self, channel: Channel, message: Outgoing, tag: int, now: int) -> bytes:
         """The correlation id tells which message it was, if the server has no place for it."""
@@ -284,10 +285,6 @@ class Publisher:
             message_id=message.id,
             timestamp=now,
         )
-
-    def _write(self, channel: Channel, chunk: Sequence[bytes]) -> None:
-        connection: Any = channel.connection
-        connection._output_marshaled_frames([b"".join(chunk)])
 
     def _on_return(
         self, channel: Channel, method: spec.Basic.Return, properties: spec.BasicProperties, body: bytes
