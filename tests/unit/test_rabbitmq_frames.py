@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import frame, spec
 
-from nova.brokers.rabbitmq.frames import publish_frames
+from nova.brokers.rabbitmq.frames import ack_frames, publish_frames
 
 SHORT = st.text(st.characters(codec="utf-8"), max_size=40)
 
@@ -48,6 +48,18 @@ def test_frames_are_those_of_pika(
         message_id=message_id,
         timestamp=timestamp,
     )
+
+
+@given(
+    through=st.none() | st.integers(1, 2**60),
+    singles=st.lists(st.integers(1, 2**60), max_size=5),
+    channel=st.integers(1, 65535),
+)
+def test_acks_are_those_of_pika(through: int | None, singles: list[int], channel: int) -> None:
+    expected = [spec.Basic.Ack(tag) for tag in singles]
+    if through is not None:
+        expected.insert(0, spec.Basic.Ack(through, multiple=True))
+    assert ack_frames(channel, through, singles) == b"".join(frame.Method(channel, ack).marshal() for ack in expected)
 
 
 @pytest.mark.parametrize("text", ["x" * 256, "é" * 128, "\ud800"])

@@ -17,6 +17,7 @@ from pika.connection import Connection
 from nova.brokers.rabbitmq.ackbook import AckBook
 from nova.brokers.rabbitmq.cancelling import cancel
 from nova.brokers.rabbitmq.failures import text_of
+from nova.brokers.rabbitmq.frames import ack_frames
 from nova.brokers.rabbitmq.link import Link
 
 __all__ = ["ConsumerChannel", "Receiver"]
@@ -101,10 +102,10 @@ class ConsumerChannel:
         if channel is None or not channel.is_open:
             return
         through, singles = self.book.settle(tags)
-        if through is not None:
-            channel.basic_ack(through, multiple=True)
-        for tag in singles:
-            channel.basic_ack(tag)
+        frames = ack_frames(channel.channel_number, through, singles)
+        if frames:
+            connection: Any = channel.connection
+            connection._output_marshaled_frames([frames])
 
     def give_up(self, tags: list[int]) -> None:
         """Put these back as they are; counted."""

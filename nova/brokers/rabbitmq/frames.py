@@ -1,4 +1,4 @@
-"""The bytes of a published message: method, header and body frames of AMQP 0-9-1 in one piece. Pure.
+"""The bytes of a published message, and of acks: frames of AMQP 0-9-1 in one piece. Pure.
 
 pika builds an object for each frame and writes each to the socket by itself, which is most of what a batch costs (figures in
 docs/performance.md). `tests/unit/test_rabbitmq_frames.py` holds the two against each other.
@@ -9,16 +9,17 @@ Source: AMQP 0-9-1, 2.3.5 (frames), 4.2.6.1 (content header); RabbitMQ's errata 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from struct import Struct
 
-__all__ = ["publish_frames"]
+__all__ = ["ack_frames", "publish_frames"]
 
 _FRAME = Struct(">BHI")
 _END = b"\xce"
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _BASIC = 60
 _PUBLISH = Struct(">HHH")
+_ACK = Struct(">BHIHHQBB")
 _CONTENT = Struct(">HHQH")
 _LONG = Struct(">I")
 _INSTANT = Struct(">Q")
@@ -75,6 +76,15 @@ def publish_frames(
     for start in range(0, len(body), most):
         piece = body[start : start + most]
         parts += (_FRAME.pack(_BODY, channel, len(piece)), piece, _END)
+    return b"".join(parts)
+
+
+def ack_frames(channel: int, through: int | None, singles: Sequence[int]) -> bytes:
+    """All up to `through` at once, and some more one by one."""
+    pack = _ACK.pack
+    parts = [pack(_METHOD, channel, 13, _BASIC, 80, tag, 0, 0xCE) for tag in singles]
+    if through is not None:
+        parts.insert(0, pack(_METHOD, channel, 13, _BASIC, 80, through, 1, 0xCE))
     return b"".join(parts)
 
 
