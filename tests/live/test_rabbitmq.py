@@ -14,8 +14,8 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 
-from nova import ReceivedTask, Reject, Task
-from nova.brokers.base import Message
+from nova import BrokerError, ReceivedTask, Reject, Task
+from nova.brokers.base import Message, SubscribeRequest
 from nova.brokers.rabbitmq.names import QUORUM
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
@@ -117,6 +117,26 @@ def test_a_message_that_leaves_the_levels_long_before_its_time_goes_through_them
     eventually(lambda: ready(channel, "nova_delay_v1_11") != 0, what="it is not held by the worker meanwhile")
     eventually(lambda: seen, timeout=15)
     assert seen[0] >= due - 0.001
+
+
+def test_levels_that_are_late_are_told_by_housekeeping(
+    broker: Broker, channel: BlockingChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nova.brokers.rabbitmq.holder.LATE", 0.5)
+    driver = broker.driver()
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=10))
+    assert subscription.receive(1, 0.1) == []
+    driver.housekeeping()
+    due = time.time() + 0.1
+    never(lambda: False, during=1.0)
+    headers = {"nova-id": "t", "nova-x-due": str(int(due * 1000)), "nova-x-target": topic}
+    channel.basic_publish("", f"{broker.prefix}_DELAY_0", b"x", pika.BasicProperties(headers=headers, message_id="t"))
+    assert [delivery.headers["nova-id"] for delivery in subscription.receive(1, 10)] == ["t"]
+    with pytest.raises(BrokerError, match="leave the server's delay levels 1 s late"):
+        driver.housekeeping()
+    driver.housekeeping()  # said once
+    driver.close()
 
 
 def test_a_message_in_the_near_queue_that_is_none_of_ours_is_kept_aside(
@@ -226,8 +246,6 @@ def test_what_is_ahead_of_a_worker_that_is_full_goes_to_another(broker: Broker) 
 def test_tasks_of_a_queue_with_other_arguments_are_refused_with_the_way_out(
     broker: Broker, channel: BlockingChannel
 ) -> None:
-    from nova import BrokerError
-
     queue = f"g.{broker.prefix}_PRIORITY_NORMAL"
     channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "classic"})
     with pytest.raises(

@@ -30,6 +30,9 @@ PREFETCH = 2000
 MOST_AT_ONCE = 1000
 RETRY_AFTER_MS = 1000
 IDLE = 0.5
+LATE = 60.0
+"""Seconds by which the levels may be late before that is said: a level that hangs holds up all behind it."""
+SAID_FOR = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +70,8 @@ class Holder:
         self._guard_ms = guard_ms
         self._publish = publish
         self._failing: str | None = None
+        self._since_ms = _now_ms()
+        self._late: tuple[float, str] | None = None
         self._heap: list[tuple[int, int, _Held]] = []
         self._serials = itertools.count()
         self._changed = threading.Condition()
@@ -78,7 +83,9 @@ class Holder:
     @property
     def trouble(self) -> str | None:
         """Why nothing is sent on now, or None."""
-        return self._channel.trouble or self._failing
+        late = self._late
+        recent = late[1] if late is not None and time.monotonic() - late[0] < SAID_FOR else None
+        return self._channel.trouble or self._failing or recent
 
     def close(self, timeout: float) -> None:
         """Stop; what is on its way is given a moment, the rest goes back. Idempotent."""
@@ -101,6 +108,11 @@ class Holder:
         due_ms = number(headers.get(DUE)) or 0
         # One that must go through the levels again leaves at once: it would take a place here for long.
         at_ms = due_ms if due_ms <= _now_ms() + 2 * self._guard_ms + 1000 else 0
+        # What fell due while nobody was here to take it is late for that reason.
+        if due_ms > self._since_ms and _now_ms() - due_ms > LATE * 1000:
+            seconds = (_now_ms() - due_ms) / 1000
+            text = f"delayed tasks leave the server's delay levels {seconds:.0f} s late; look at the queues nova_delay_v1_…"
+            self._late = time.monotonic(), f"{self._link.where}: {text}"
         held = _Held(epoch, tag, headers, properties.message_id or "", body)
         with self._changed:
             heapq.heappush(self._heap, (at_ms, next(self._serials), held))
@@ -111,6 +123,7 @@ class Holder:
         """The server brings them again."""
         with self._changed:
             self._heap.clear()
+        self._since_ms = _now_ms()
 
     # --- the holder's thread
 
