@@ -201,7 +201,6 @@ class _Parts:
                 self.publisher,
                 list(sources.values()),
                 join,
-                self._timeout,
                 link=self._working,
                 long_after=self._config.long_task_after,
                 make_lease=self._make_lease,

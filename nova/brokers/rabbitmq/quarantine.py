@@ -36,7 +36,6 @@ class QuarantineSubscription:
         publisher: Publisher,
         sources: Sequence[Source],
         rejoin: Callable[[], object],
-        timeout: float,
         *,
         link: Link,
         long_after: float,
@@ -46,7 +45,6 @@ class QuarantineSubscription:
         self._publisher = publisher
         self._sources = deque(sources)
         self._rejoin = rejoin
-        self._timeout = timeout
         self._link = link
         self._long_after = long_after
         self._make_lease = make_lease
@@ -56,6 +54,8 @@ class QuarantineSubscription:
         self._epoch = 0
         self._conversation: Conversation | None = None
         self._using = threading.Lock()
+        self._returned = threading.Condition()
+        self._returning = 0
         self._closing = threading.Event()
         link.run(self._look)
 
@@ -101,6 +101,8 @@ class QuarantineSubscription:
         with self._using:
             held = self._settle(list(self._lent))
         self._send_back(held)
+        with self._returned:
+            self._returned.wait_for(lambda: not self._returning, timeout)
         with self._using:
             if self._conversation is not None:
                 self._conversation.close()
@@ -196,9 +198,18 @@ class QuarantineSubscription:
                 self._conversation.ack([place.tag])
 
     def _send_back(self, deliveries: Sequence[Delivery]) -> None:
-        if not deliveries:
+        """Hand a copy over, and ack when it is confirmed; without a connection the server takes it back by itself."""
+        talk = self._conversation
+        if not deliveries or talk is None or not talk.is_open:
             return
+        with self._returned:
+            self._returning += 1
         copies = [copy_back(delivery, delivery.handle.queue) for delivery in deliveries]
-        outcome = self._publisher.send(copies).result(self._timeout + 20)
-        with self._using:
+
+        def sent(outcome: Sequence[object]) -> None:
             self._ack([delivery for delivery, error in zip(deliveries, outcome, strict=True) if error is None])
+            with self._returned:
+                self._returning -= 1
+                self._returned.notify_all()
+
+        self._publisher.send(copies).add_done_callback(lambda done: self._link.run(lambda: sent(done.result())))
