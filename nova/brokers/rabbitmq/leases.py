@@ -23,7 +23,7 @@ from pika import spec
 from nova.brokers.base import Confirmation, Delivery
 from nova.brokers.rabbitmq.channel import ConsumerChannel
 from nova.brokers.rabbitmq.link import Link
-from nova.brokers.rabbitmq.messages import COUNT, Outgoing, Place
+from nova.brokers.rabbitmq.messages import COUNT, Outgoing, Place, texts_of
 from nova.errors import PublishError
 
 __all__ = ["Leases", "lease_arguments"]
@@ -78,6 +78,8 @@ class Leases:
         self._lost = lost
         self._tokens = itertools.count(1)
         self._asked: dict[str, Delivery] = {}
+        self._given_up: set[str] = set()
+        """Copies that were not waited for; what they stand for is held by other means on this very channel."""
         self._held: dict[Delivery, int] = {}
         self._since: dict[Delivery, float] = {}
         self._channel: ConsumerChannel | None = None
@@ -128,12 +130,17 @@ class Leases:
 
     def bring(self, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
         """A copy came: it stands for its task from now on."""
-        del queue, epoch, body
+        del queue
         channel = self._channel
         assert channel is not None
-        delivery = self._asked.pop(str((properties.headers or {}).get(TOKEN)), None)
-        if delivery is None:
+        token = str((properties.headers or {}).get(TOKEN))
+        delivery = self._asked.pop(token, None)
+        if delivery is None and token in self._given_up:
+            self._given_up.discard(token)
             channel.ack([tag])  # too late: the first delivery still stands for the task, or another copy does
+            return
+        if delivery is None:
+            self._send_home(epoch, tag, properties, body)
             return
         place: Place = delivery.handle
         before = self._held.get(delivery)
@@ -153,6 +160,7 @@ class Leases:
         self._held.clear()
         self._since.clear()
         self._asked.clear()
+        self._given_up.clear()
         for delivery in held:
             self._lost(delivery)
 
@@ -178,12 +186,25 @@ class Leases:
 
     def _give_up(self, token: str) -> None:
         """It has not come: ask again."""
-        self._asked.pop(token, None)
+        if self._asked.pop(token, None) is not None:
+            self._given_up.add(token)
 
     def _published(self, token: str, error: PublishError | None) -> None:
         if error is not None:
-            self._asked.pop(token, None)
+            self._give_up(token)
             _log.warning("a long task cannot be kept from the server's timeout, trying again: %s", error)
+
+    def _send_home(self, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+        """A copy from before the connection was lost, whose time was not over yet: nothing else stands for its task."""
+        headers = {name: text for name, text in texts_of(properties.headers or {}).items() if name != TOKEN}
+        home = Outgoing("", self._home, body, headers, properties.message_id or "")
+
+        def sent(error: PublishError | None) -> None:
+            channel = self._channel
+            if error is None and channel is not None and channel.epoch == epoch:
+                channel.ack([tag])
+
+        self._publish([home]).add_done_callback(lambda done: self._link.run(lambda: sent(done.result()[0])))
 
     def _copy(self, delivery: Delivery, token: str) -> Outgoing:
         """If it goes back by itself its worker has died over it: that counts."""

@@ -77,6 +77,8 @@ class RabbitSubscription:
         self._stock: dict[str, deque[Delivery]] = {queue: deque() for queue in sources}
         self._turn: deque[str] = deque(sources)
         self._stocked = 0
+        self._fresh: list[Delivery] = []
+        """Brought, and not yet in the stock; the link's thread alone."""
         self._held = 0
         self._long_after = long_after
         self._make_lease = make_lease
@@ -146,7 +148,7 @@ class RabbitSubscription:
         if not first:
             return
         deadline = time.monotonic() + timeout
-        self._await(self._channel.stop, deadline)
+        self._await(self._stop, deadline)
         with self._arrived:
             held = self._empty() + self._settle(list(self._lent))
         self._send_back(held)
@@ -168,14 +170,16 @@ class RabbitSubscription:
             if sent_ms is not None and sent_ms < source.since_ms:
                 self._channel.ack([tag])
                 return
-        with self._arrived:
-            self._stock[queue].append(delivery)
-            self._stocked += 1
-            self._arrived.notify()
+        self._fresh.append(delivery)
+        if len(self._fresh) == 1:
+            self._link.run(
+                self._shelve
+            )  # when all that one read of the socket brought is here: chunks are cheap, wake-ups not
 
     def lost(self) -> None:
         """The server gives all that was brought to others."""
         with self._arrived:
+            self._fresh.clear()
             for stock in self._stock.values():
                 stock.clear()
             self._stocked = 0
@@ -185,6 +189,16 @@ class RabbitSubscription:
             self._held = len(self._lent)
 
     # --- inside
+
+    def _shelve(self) -> None:
+        """What was brought, into the stock."""
+        fresh, self._fresh = self._fresh, []
+        if fresh:
+            with self._arrived:
+                for delivery in fresh:
+                    self._stock[delivery.handle.queue].append(delivery)
+                self._stocked += len(fresh)
+                self._arrived.notify()
 
     def _take(self, count: int) -> list[Delivery]:
         taken: list[Delivery] = []
@@ -345,6 +359,15 @@ class RabbitSubscription:
         done = threading.Event()
         self._link.run(lambda: begin(done.set))
         done.wait(max(0.1, deadline - time.monotonic()))
+
+    def _stop(self, done: Callable[[], None]) -> None:
+        """End the consumers; what they had brought by then is in the stock."""
+
+        def stopped() -> None:
+            self._shelve()
+            done()
+
+        self._channel.stop(stopped)
 
     def _finish(self, done: Callable[[], None]) -> None:
         self._flush()
