@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -210,7 +211,7 @@ def test_a_delayed_message_arrives_where_it_was_sent_after_any_number_of_turns(
 
 
 def test_what_is_given_back_keeps_its_count_and_loses_what_the_server_wrote() -> None:
-    headers = {
+    headers: dict[str, Any] = {
         "nova-id": "t",
         "nova-x-sent": "5",
         "nova-x-count": "1",
