@@ -48,10 +48,12 @@ class ConsumerChannel:
         queues: those to consume.
         prefetch: of each consumer; 0 = consume nothing yet.
         prepare: makes sure of the queues before the channel is opened again, on another thread; calls back when that is done.
+        all_served: told when every queue of a new channel has its consumer.
 
     Attributes:
         epoch: counts the channels; a tag is only good in its own.
         trouble: why nothing comes now, or None.
+        serves_all: every queue of this channel has had its consumer confirmed.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class ConsumerChannel:
         queues: Mapping[str, str] | list[str],
         prefetch: int,
         prepare: Callable[[Callable[[str | None], None]], None],
+        all_served: Callable[[], None] = lambda: None,
     ) -> None:
         self.epoch = 0
+        self.serves_all = False
         self.trouble: str | None = link.trouble
         self.book = AckBook()
         self._link = link
@@ -70,6 +74,7 @@ class ConsumerChannel:
         self._queues = list(queues)
         self._prefetch = prefetch
         self._prepare = prepare
+        self._all_served = all_served
         self._channel: Channel | None = None
         self._consumers: dict[str, str] = {}
         self._wanted: set[str] = set()
@@ -245,6 +250,9 @@ class ConsumerChannel:
         self._wanted.discard(frame.method.consumer_tag)
         if not self._wanted:
             self._is_well()
+            if not self.serves_all:
+                self.serves_all = True
+                self._all_served()
 
     def _is_well(self) -> None:
         self.trouble = None
@@ -299,6 +307,7 @@ class ConsumerChannel:
         self._consumers.clear()
         self._wanted.clear()
         self._in_force = 0
+        self.serves_all = False
         self._receiver.lost()
 
     def _discard(self, channel: Channel) -> None:

@@ -144,8 +144,8 @@ class Leases:
             return
         place: Place = delivery.handle
         before = self._held.get(delivery)
-        if place.settled and before is None:
-            channel.ack([tag])
+        if before is None and (place.settled or delivery.lost):
+            channel.ack([tag])  # done, or the server has given the first delivery to another
             return
         self._held[delivery] = tag
         self._since[delivery] = time.monotonic()

@@ -92,7 +92,7 @@ class RabbitSubscription:
         self._returning = 0
         self._acks: deque[Delivery] = deque()
         self._acks_told = False
-        self._channel = ConsumerChannel(link, self, list(sources), 0, prepare)
+        self._channel = ConsumerChannel(link, self, list(sources), 0, prepare, self._shelve)
         link.run(self._look)
 
     @property
@@ -191,7 +191,9 @@ class RabbitSubscription:
     # --- inside
 
     def _shelve(self) -> None:
-        """What was brought, into the stock."""
+        """What was brought, into the stock; not before every queue has its consumer, or the first ones are served alone."""
+        if not self._channel.serves_all and not self._closed:
+            return
         fresh, self._fresh = self._fresh, []
         if fresh:
             with self._arrived:
