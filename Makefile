@@ -47,7 +47,7 @@ $(VENV)/.dev: $(VENV)/.base pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.demo: $(VENV)/.base pyproject.toml
-	$(PY) -m pip install --quiet --editable '.[demo,kafka]'
+	$(PY) -m pip install --quiet --editable '.[demo,kafka,rabbitmq]'
 	@touch $@
 
 # --- code --------------------------------------------------------------------------------------------------------------
@@ -99,10 +99,12 @@ test: setup ## Unit, conformance, live and docs tests
 .PHONY: brokers-up
 brokers-up: setup ## Start the brokers' servers to stay; set what it prints to let tests use them
 	@$(PY) -m tests.servers.kafka up
+	@$(PY) -m tests.servers.rabbitmq up
 
 .PHONY: brokers-down
 brokers-down: setup ## Stop what brokers-up started, and drop its data
 	@$(PY) -m tests.servers.kafka down
+	@$(PY) -m tests.servers.rabbitmq down
 
 .PHONY: stress
 stress: setup ## Conformance TIMES times over, in parallel, on twice as many processes as JOBS
@@ -125,12 +127,16 @@ chaos: setup ## Longer runs with SIGKILLed workers
 
 # --- what Nova shows ---------------------------------------------------------------------------------------------------
 
-# A demo on Kafka that is not told where one is (NOVA_KAFKA=host:port) uses that of brokers-up.
-NEEDS_KAFKA := $(if $(NOVA_KAFKA),,$(filter kafka,$(BROKER)))
+# A demo on a broker with servers that is not told where they are (NOVA_KAFKA, NOVA_RABBITMQ) starts one as brokers-up does.
+ADDRESS_OF_kafka := NOVA_KAFKA
+ADDRESS_OF_rabbitmq := NOVA_RABBITMQ
+ADDRESS := $(ADDRESS_OF_$(BROKER))
+NEEDS_SERVER := $(if $(ADDRESS),$(if $($(ADDRESS)),,$(BROKER)))
 
 .PHONY: demo
-demo: $(if $(NEEDS_KAFKA),brokers-up,$(VENV)/.demo) ## Load 336,776 flights into ClickHouse's engine (BROKER=... picks the broker)
-	$(if $(NEEDS_KAFKA),NOVA_KAFKA=$$($(PY) -m tests.servers.kafka address)) $(PY) -m examples.flights_etl $(if $(BROKER),--broker $(BROKER)) $(ARGS)
+demo: $(if $(NEEDS_SERVER),setup,$(VENV)/.demo) ## Load 336,776 flights into ClickHouse's engine (BROKER=... picks the broker)
+	$(if $(NEEDS_SERVER),@$(PY) -m tests.servers.$(BROKER) up)
+	$(if $(NEEDS_SERVER),$(ADDRESS)=$$($(PY) -m tests.servers.$(BROKER) address)) $(PY) -m examples.flights_etl $(if $(BROKER),--broker $(BROKER)) $(ARGS)
 
 .PHONY: bench
 bench: setup ## Measure Nova and its peers in one run: what this machine can, or ARGS="--suite ..."

@@ -9,7 +9,7 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FASTSTREAM", "HUEY", "Peer", "cache_directory"]
+__all__ = ["CELERY", "DRAMATIQ", "FASTSTREAM", "FASTSTREAM_RABBIT", "HUEY", "TASKIQ", "Peer", "cache_directory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Peer:
         Raises:
             SystemExit: it could not be installed.
         """
-        tag = f"{self.name}-{self.version}-py{sys.version_info.major}.{sys.version_info.minor}"
+        named = "-".join(filter(None, (self.name, self.version, self.extra)))
+        tag = f"{named}-py{sys.version_info.major}.{sys.version_info.minor}"
         home = cache_directory() / "peers" / tag
         python = home / "bin" / "python"
         complete = home / "complete"
@@ -56,6 +57,11 @@ class Peer:
 HUEY = Peer("huey", "3.5.4")
 FASTSTREAM = Peer("faststream", "0.7.8", "confluent", ("confluent-kafka==2.16.1", "orjson==3.13.0", "uvloop==0.23.0"))
 """With the client library that Nova is measured with, and what makes it fastest: it takes orjson where that is installed."""
+FASTSTREAM_RABBIT = Peer("faststream", "0.7.8", "rabbit", ("orjson==3.13.0", "uvloop==0.23.0", "pika==1.4.4"))
+DRAMATIQ = Peer("dramatiq", "2.2.1", "rabbitmq", ("pika==1.4.4",))
+TASKIQ = Peer("taskiq-aio-pika", "0.6.1", "", ("taskiq==0.13.0", "uvloop==0.23.0", "pika==1.4.4"))
+CELERY = Peer("celery", "5.7.0", "", ("pika==1.4.4",))
+"""pika, where a peer does not bring it, is how its runner asks the server what is stored."""
 
 
 def cache_directory() -> Path:

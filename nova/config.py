@@ -23,8 +23,11 @@ __all__ = ["from_config", "from_environment", "from_url"]
 _DRIVERS: dict[str, Callable[..., Option]] = {
     "kafka": options.with_kafka,
     "memory": options.with_memory,
+    "rabbitmq": options.with_rabbitmq,
     "sqlite": options.with_sqlite,
 }
+_SCHEMES = {"amqp": "rabbitmq", "amqps": "rabbitmq", "kafka": "kafka", "memory": "memory", "sqlite": "sqlite"}
+"""The driver that a URL's scheme means."""
 _SECTIONS: dict[str, Callable[..., Option]] = {
     "delay_slots": options.with_delay_slots,
     "retry": options.with_retry,
@@ -70,6 +73,8 @@ def from_config(source: str | Path | Mapping[str, Any]) -> list[Option]:
 def from_url(url: str) -> list[Option]:
     """The options of a URL: `sqlite:///relative.db`, `memory://name`, `kafka://user:password@host:9092,other:9092`.
 
+    RabbitMQ is `amqp://user:password@host:5672/vhost`, or `amqps://…` with TLS.
+
     The query holds the driver's options and `group_id`, `topic_prefix`, `message_format`:
     `sqlite:///nova.db?group_id=billing&lease=10`. No error shows a password.
 
@@ -82,11 +87,13 @@ def from_url(url: str) -> list[Option]:
         parts = urlsplit(url)
     except ValueError:
         raise ConfigError("from_url: this is no URL; expected one such as sqlite:///nova.db") from None
-    _check_known(parts.scheme, _DRIVERS, "from_url: scheme")
-    if parts.scheme == "kafka" and "@" in parts.path + parts.query + parts.fragment:
+    _check_known(parts.scheme, _SCHEMES, "from_url: scheme")
+    driver = _SCHEMES[parts.scheme]
+    if driver in ("kafka", "rabbitmq") and "@" in parts.path + parts.query + parts.fragment:
         # Before anything is quoted in an error: a '/', '?' or '#' in a password ends the user's part of the URL.
         raise ConfigError(
-            "from_url: kafka: an '@' after the hosts; write / ? # @ in user names, passwords and values as %2F %3F %23 %40"
+            f"from_url: {parts.scheme}: an '@' after the hosts; "
+            "write / ? # @ in user names, passwords and values as %2F %3F %23 %40"
         )
     if parts.fragment:
         raise ConfigError(f"from_url: '#{parts.fragment}' means nothing here; write # in a path as %23")
@@ -96,9 +103,9 @@ def from_url(url: str) -> list[Option]:
         twice = next(key for key in query if [name for name, _ in pairs].count(key) > 1)
         raise ConfigError(f"from_url: the parameter {twice!r} is given twice; keep one")
     found = [_VALUES[key](query.pop(key)) for key in list(query) if key in _VALUES]
-    function = _DRIVERS[parts.scheme]
+    function = _DRIVERS[driver]
     section = {key: _read_text(function, key, text) for key, text in query.items()}
-    for key, text in _AUTHORITIES[parts.scheme](parts).items():
+    for key, text in _AUTHORITIES[driver](parts).items():
         if key in section:
             raise ConfigError(
                 f"from_url: {parts.scheme}: {key!r} is given twice, before the '?' and after it; keep one"
@@ -192,6 +199,10 @@ def _kafka_parts(parts: SplitResult) -> dict[str, str]:
     return found
 
 
+def _rabbitmq_parts(parts: SplitResult) -> dict[str, str]:
+    return {"url": f"{parts.scheme}://{parts.netloc}{parts.path}"}
+
+
 def _check_no_path(parts: SplitResult, what: str) -> None:
     if parts.path.strip("/"):
         raise ConfigError(f"from_url: {parts.scheme}:// takes {what}, not a path; write {parts.scheme}://{what}")
@@ -200,9 +211,10 @@ def _check_no_path(parts: SplitResult, what: str) -> None:
 _AUTHORITIES: dict[str, Callable[[SplitResult], dict[str, str]]] = {
     "kafka": _kafka_parts,
     "memory": _memory_parts,
+    "rabbitmq": _rabbitmq_parts,
     "sqlite": _sqlite_parts,
 }
-"""What stands before the query of a URL, by scheme."""
+"""What stands before the query of a URL, by driver."""
 
 
 def _read_text(function: Callable[..., Option], key: str, text: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from nova.brokers.base import Driver, DriverConfig
 from nova.brokers.kafka.config import KafkaConfig, OAuthToken
 from nova.brokers.memory.config import MemoryConfig
+from nova.brokers.rabbitmq.config import RabbitMQConfig
 from nova.brokers.sqlite.config import SQLiteConfig
 from nova.clock import seconds
 from nova.codecs import Codec, check_codec, find_codec
@@ -36,6 +37,7 @@ __all__ = [
     "with_middleware",
     "with_priority_weights",
     "with_queues",
+    "with_rabbitmq",
     "with_retry",
     "with_sqlite",
     "with_topic_prefix",
@@ -222,6 +224,63 @@ def with_kafka(
         client_config={} if client_config is None else client_config,
     )
     return Option("driver", config, "with_kafka")
+
+
+def with_rabbitmq(
+    url: str,
+    *,
+    exchange: str | None = None,
+    prefetch: int = 0,
+    max_body_bytes: int = 8 << 20,
+    confirm_timeout: float | timedelta = 20.0,
+    blocked_timeout: float | timedelta = 5.0,
+    heartbeat: float | timedelta = 30.0,
+    long_task_after: float | timedelta = 1200.0,
+    delay_guard: float | timedelta = 0.512,
+    connection_name: str | None = None,
+    ca_file: str | None = None,
+    cert_file: str | None = None,
+    key_file: str | None = None,
+    key_password: str | None = None,
+    go_compatible: bool = False,
+) -> Option:
+    """Use a RabbitMQ server or cluster (3.10 or newer).
+
+    Args:
+        url: `amqp://user:password@host:5672/vhost`, or `amqps://…` for TLS; several hosts with commas, tried in turn.
+        exchange: the topic exchange of the tasks; None = `{prefix}-exchange`.
+        prefetch: tasks of one class of one queue that may be ahead of the worker; 0 = as its speed asks for.
+        max_body_bytes: the largest message body.
+        confirm_timeout: seconds after which an unconfirmed task is given up as unknown; at most 20.
+        blocked_timeout: seconds after which an enqueue is given up while the server, short of memory or disk, takes none.
+        heartbeat: seconds; a connection that is silent for two of them is dead.
+        long_task_after: seconds after which a running task is taken out of the server's delivery timeout (30 minutes there).
+        delay_guard: seconds before its time at which a delayed task leaves the server's levels and is held by a worker.
+        connection_name: how connections show in the server's lists.
+        ca_file: PEM file of the authority that signed the server's certificate; None = the system's.
+        cert_file: PEM file of the client's certificate, for mutual TLS.
+        key_file: PEM file of its key.
+        key_password: of the key file.
+        go_compatible: consume the queues of Go Nova's consumers, which know no groups.
+    """
+    config = RabbitMQConfig(
+        url=url,
+        exchange=exchange,
+        prefetch=prefetch,
+        max_body_bytes=max_body_bytes,
+        confirm_timeout=seconds("with_rabbitmq(confirm_timeout)", confirm_timeout),
+        blocked_timeout=seconds("with_rabbitmq(blocked_timeout)", blocked_timeout),
+        heartbeat=seconds("with_rabbitmq(heartbeat)", heartbeat),
+        long_task_after=seconds("with_rabbitmq(long_task_after)", long_task_after),
+        delay_guard=seconds("with_rabbitmq(delay_guard)", delay_guard),
+        connection_name=connection_name,
+        ca_file=ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+        key_password=key_password,
+        go_compatible=go_compatible,
+    )
+    return Option("driver", config, "with_rabbitmq")
 
 
 def with_driver(driver: Driver) -> Option:

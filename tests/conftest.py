@@ -18,18 +18,24 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Fetch Kafka before any test's time runs: the first time on a machine that may take Maven minutes."""
-    if not session.config.option.collectonly and any(_wants_kafka(item.nodeid) for item in session.items):
+    """Fetch servers before any test's time runs: the first time on a machine that may take minutes."""
+    if session.config.option.collectonly:
+        return
+    if any(_wants("kafka", item.nodeid) for item in session.items):
         from tests.servers.kafka import finding  # here, so that unit tests load no client library
 
         finding.prepare()
+    if any(_wants("rabbitmq", item.nodeid) for item in session.items):
+        from tests.servers.rabbitmq import finding as rabbitmq
+
+        rabbitmq.prepare()
 
 
-def _wants_kafka(nodeid: str) -> bool:
+def _wants(broker: str, nodeid: str) -> bool:
     return (
-        nodeid.startswith("tests/live/test_kafka")
-        or "::test_blocks_that_need_kafka" in nodeid
-        or (nodeid.startswith(("tests/conformance/", "tests/examples/")) and "kafka" in nodeid.partition("[")[2])
+        nodeid.startswith(f"tests/live/test_{broker}")
+        or f"::test_blocks_that_need_{broker}" in nodeid
+        or (nodeid.startswith(("tests/conformance/", "tests/examples/")) and broker in nodeid.partition("[")[2])
     )
 
 

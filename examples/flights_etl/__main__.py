@@ -16,7 +16,7 @@ from pathlib import Path
 
 from examples.flights_etl.data import default_cache
 from examples.flights_etl.errors import DemoError
-from examples.flights_etl.settings import Settings
+from examples.flights_etl.settings import ADDRESSES, Settings
 from nova.errors import NovaError
 
 
@@ -24,15 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one role and return its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.servers and options.broker != "kafka":
-        parser.error("--servers says where Kafka is; it goes with --broker kafka")
+    variable, _ = ADDRESSES.get(options.broker, ("", ""))
+    if options.servers and not variable:
+        parser.error(f"--servers says where the broker is; it goes with --broker {' or '.join(ADDRESSES)}")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settings = Settings(
         directory=options.dir.resolve(),
         cache=options.cache.resolve(),
         broker=options.broker,
         config=options.config and options.config.resolve(),
-        servers=(options.servers or os.environ.get("NOVA_KAFKA") or None) if options.broker == "kafka" else None,
+        servers=(options.servers or os.environ.get(variable) or None) if variable else None,
     )
     try:
         return _run(options.role, settings, options)
@@ -78,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     broker = parser.add_mutually_exclusive_group()
     broker.add_argument("--broker", default="sqlite", help="the broker to use, with its defaults (sqlite)")
     broker.add_argument("--config", type=Path, help="a Nova configuration file that names the broker")
-    parser.add_argument("--servers", metavar="HOST:PORT", help="where Kafka is (the variable NOVA_KAFKA)")
+    parser.add_argument(
+        "--servers", metavar="ADDRESS", help="where Kafka or RabbitMQ is (the variables NOVA_KAFKA and NOVA_RABBITMQ)"
+    )
     parser.add_argument("--dir", type=Path, default=Path(".demo/flights_etl"), help="where this run keeps its files")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where the downloaded flights are kept")
     parser.add_argument("--keep", action="store_true", help="go on with what an earlier run left in the directory")

@@ -18,6 +18,8 @@ from examples.flights_etl import kafka_topics
 from examples.flights_etl.errors import DemoError
 from nova import TaskQueue
 
+ADDRESSES = {"kafka": ("NOVA_KAFKA", "host:port"), "rabbitmq": ("NOVA_RABBITMQ", "amqp://user:password@host:port/")}
+"""Brokers with servers: the variable that says where they are, and how."""
 ORPHANS_END = 15.0  # how long children may take to notice that the process that started them was killed
 
 
@@ -30,7 +32,7 @@ class Settings:
         cache: where the downloaded flights are.
         broker: the driver's name.
         config: a configuration file of Nova, instead of `broker`.
-        servers: where Kafka is, as `host:port`.
+        servers: where the broker is, if it has servers: `host:port` of Kafka, a URL of RabbitMQ.
     """
 
     directory: Path
@@ -56,7 +58,7 @@ class Settings:
         """Build the queue; this one place is all that differs between brokers.
 
         Raises:
-            DemoError: nobody said where Kafka is.
+            DemoError: nobody said where the broker's servers are.
             nova.ConfigError: the broker does not exist, or its options are wrong.
         """
         if self.config is not None:
@@ -67,7 +69,10 @@ class Settings:
             chosen["sqlite"] = {"path": str(self.directory / "nova.db"), "lease": 5.0}
         elif self.broker == "kafka":
             # For the same reason the shortest time that brokers allow by default until a silent member counts as dead.
-            chosen["kafka"] = {"bootstrap_servers": self._kafka_servers, "session_timeout": 6.0}
+            chosen["kafka"] = {"bootstrap_servers": self._address, "session_timeout": 6.0}
+            chosen["topic_prefix"] = self._topic_prefix()
+        elif self.broker == "rabbitmq":
+            chosen["rabbitmq"] = {"url": self._address}
             chosen["topic_prefix"] = self._topic_prefix()
         return TaskQueue.from_config(chosen)
 
@@ -101,7 +106,10 @@ class Settings:
         """Remove what an earlier run left, and nothing else that may be in the directory or on the broker."""
         shutil.rmtree(self.sink, ignore_errors=True)
         if self.broker == "kafka" and self._topics.exists():
-            kafka_topics.delete(self._kafka_servers, self._topic_prefix())
+            kafka_topics.delete(self._address, self._topic_prefix())
+        elif self.broker == "rabbitmq" and self._topics.exists():
+            with self.open_queue() as queue:
+                queue.groups.remove("loader")
         for name in ("nova.db*", "enqueued*", "topics*"):
             for left in self.directory.glob(name):
                 left.unlink()
@@ -120,7 +128,7 @@ class Settings:
         partial.replace(self._checkpoint)
 
     def _topic_prefix(self) -> str:
-        """Return what this run's topics on Kafka begin with: drawn once, kept in the directory, the same in every process."""
+        """Return what this run's topics on a server begin with: drawn once, kept in the directory, the same everywhere."""
         if not self._topics.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
             drawn = self._topics.with_suffix(f".{os.getpid()}")
@@ -131,11 +139,12 @@ class Settings:
         return self._topics.read_text(encoding="ascii")
 
     @property
-    def _kafka_servers(self) -> str:
+    def _address(self) -> str:
         if self.servers is None:
+            variable, form = ADDRESSES[self.broker]
             raise DemoError(
-                "Kafka needs an address: --servers host:port or NOVA_KAFKA=host:port; "
-                "`make demo BROKER=kafka` starts a server where it can"
+                f"{self.broker} needs an address: --servers {form} or {variable}={form}; "
+                f"`make demo BROKER={self.broker}` starts a server where it can"
             )
         return self.servers
 

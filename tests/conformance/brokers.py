@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nova import TaskQueue, config
+from nova import Depth, TaskQueue, config
 from nova.brokers.base import Driver, DriverConfig, DriverContext
 from nova.brokers.loading import build_driver
 from nova.options import Option, settle
-from tests.servers.kafka.finding import Server, private_server, shared_address
+from tests.servers.kafka import finding as kafka_finding
 from tests.servers.kafka.server import delete_topics
+from tests.servers.rabbitmq import finding as rabbitmq_finding
+from tests.servers.rabbitmq.cleaning import delete_prefix
+from tests.servers.sharing import Server
 
 SKIPS: dict[tuple[str, str], str] = {
     ("memory", "survives the death of its processes"): "memory's durability: its tasks live in the process",
@@ -31,6 +34,9 @@ SKIPS: dict[tuple[str, str], str] = {
     ("sqlite", "server killed"): "SQLite's broker kill: the file has no process of its own",
 }
 """(driver, scenario) -> reason. Nothing else may be skipped."""
+
+UNTOLD: dict[str, frozenset[str]] = {"rabbitmq": frozenset({"delayed", "running"})}
+"""driver -> the counts that its broker does not tell: AMQP knows no call for them. Every other driver must tell all."""
 
 _serial = itertools.count(1)
 
@@ -77,6 +83,18 @@ class Broker:
         driver.open(DriverContext(prefix=self.prefix), 10)
         return driver
 
+    def tells(self, depth: Depth, **expected: int) -> bool:
+        """Whether the counts are these; one that the broker does not tell must say so, and is passed over."""
+        untold = UNTOLD.get(self.name, frozenset())
+        for queue in depth.queues:
+            for name in ("delayed", "running"):
+                assert (getattr(queue, name) is None) == (name in untold), f"{self.name}: {name} of {queue}"
+        return all(getattr(depth, name) == count for name, count in expected.items() if name not in untold)
+
+    def unfinished(self, depth: Depth) -> int | None:
+        """Tasks that wait, run or are due later; None if the broker does not tell."""
+        return None if self.name in UNTOLD else depth.waiting + depth.running + depth.delayed
+
     @contextmanager
     def away(self) -> Generator[None]:
         """Make the broker refuse or ignore everybody inside the block; a server is paused, a file is locked."""
@@ -98,6 +116,8 @@ class Broker:
                 self.server.stop()
             elif self.name == "kafka":
                 delete_topics(self.section["bootstrap_servers"], self.prefix)
+            elif self.name == "rabbitmq":
+                delete_prefix(self.section["url"], self.prefix)
 
 
 @contextmanager
@@ -133,6 +153,8 @@ def make(name: str, directory: Path, overrides: Mapping[str, Any] | None = None,
     """
     if name == "kafka":
         return _kafka(directory, overrides or {}, own_server)
+    if name == "rabbitmq":
+        return _rabbitmq(directory, overrides or {}, own_server)
     sections: dict[str, dict[str, Any]] = {
         "memory": {"name": str(directory)},
         "sqlite": {"path": str(directory / "nova.db"), "lease": 2.0, "busy_timeout": 1.0},
@@ -141,17 +163,30 @@ def make(name: str, directory: Path, overrides: Mapping[str, Any] | None = None,
 
 
 def _kafka(directory: Path, overrides: Mapping[str, Any], own_server: bool) -> Broker:
-    server = private_server(directory / "kafka") if own_server else None
+    server = kafka_finding.private_server(directory / "kafka") if own_server else None
     section = {
-        "bootstrap_servers": shared_address() if server is None else server.address,
+        "bootstrap_servers": kafka_finding.shared_address() if server is None else server.address,
         "partitions": 2,
         "replication_factor": 1,
         "session_timeout": 3.0,
         "delivery_timeout": 5.0,
     }
-    # A server of NOVA_TEST_KAFKA outlives the run, and process ids come again.
-    prefix = f"T{os.getpid()}-{next(_serial)}-{secrets.token_hex(3)}"
-    return Broker("kafka", {**section, **overrides}, prefix, server)
+    return Broker("kafka", {**section, **overrides}, _lasting_prefix(), server)
 
 
-NAMES = ("memory", "sqlite", "kafka")
+def _rabbitmq(directory: Path, overrides: Mapping[str, Any], own_server: bool) -> Broker:
+    server = rabbitmq_finding.private_server(directory / "rabbitmq") if own_server else None
+    section = {
+        "url": rabbitmq_finding.shared_address() if server is None else server.address,
+        "confirm_timeout": 5.0,
+        "heartbeat": 3.0,  # two of them without a sign, and the server takes a paused worker for dead
+    }
+    return Broker("rabbitmq", {**section, **overrides}, _lasting_prefix(), server)
+
+
+def _lasting_prefix() -> str:
+    """Of a server that may outlive the run, while process ids come again."""
+    return f"T{os.getpid()}-{next(_serial)}-{secrets.token_hex(3)}"
+
+
+NAMES = ("memory", "sqlite", "kafka", "rabbitmq")

@@ -31,9 +31,20 @@ PINNED = {
         housekeeping_every=1.0,
         delay_p99=0.1,
     ),
+    "rabbitmq": Capabilities(
+        name="rabbitmq",
+        durable=True,
+        shared=True,
+        max_body_bytes=8 << 20,
+        max_unsettled=65_535,
+        after_fork="reopen",
+        lease=None,
+        housekeeping_every=1.0,
+        delay_p99=0.3,
+    ),
 }
 
-SKIP_NOTHING = {"kafka"}
+SKIP_NOTHING = {"kafka", "rabbitmq"}
 """The drivers that show every scenario: they have a server, which can be paused and killed."""
 
 

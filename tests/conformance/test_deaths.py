@@ -107,7 +107,7 @@ def test_a_zombie_cannot_settle_what_another_worker_took(broker: Broker, workers
     zombie.send_signal(signal.SIGCONT)
     never(lambda: workers.words("start")["held"] > 2, during=1.0)
     workers.kill(zombie)
-    assert q.depth().running == 1, "the heir still holds it"
+    assert broker.tells(q.depth(), running=1, waiting=0), "the heir still holds it"
     workers.kill(heir)
 
 

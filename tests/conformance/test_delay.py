@@ -61,11 +61,15 @@ def test_a_delayed_task_survives_the_end_of_every_worker(broker: Broker) -> None
     second.start(lambda task: seen.append(task.id))
     eventually(lambda: seen == ["kept"])
     never(lambda: "years" in seen, during=0.3)
-    assert second.depth().delayed == 1
+    assert broker.tells(second.depth(), delayed=1, waiting=0)
 
 
 def test_delayed_tasks_have_a_priority(broker: Broker) -> None:
     q = broker.queue()
+    q.enqueue(Task("t"), process_in=0.3, priority=3)
     q.enqueue(Task("t"), process_in=30, priority=3)
-    (entry,) = [e for e in q.depth().queues if e.delayed]
-    assert entry.priority == 3
+    assert all(entry.priority == 3 for entry in q.depth().queues if entry.delayed)
+    assert broker.tells(q.depth(), delayed=2) or broker.tells(q.depth(), delayed=1)
+    seen: list[int] = []
+    q.start(lambda task: seen.append(task.priority))
+    eventually(lambda: seen == [3])

@@ -24,7 +24,7 @@ def test_enqueue_returns_what_was_stored(broker: Broker) -> None:
     assert timedelta(seconds=299) < done.due_at - before < timedelta(seconds=305)
     assert q.enqueue(Task("t")).due_at is None
     depth = q.depth(["default", "imports"])
-    assert (depth.waiting, depth.delayed) == (1, 1)
+    assert broker.tells(depth, waiting=1, delayed=1)
 
 
 def test_a_task_enqueued_before_any_worker_waits_for_the_first_group(broker: Broker) -> None:

@@ -52,7 +52,7 @@ def blocks_of(page: Path) -> list[Block]:
             fence, collected = (line[3:].strip(), number), []
         elif fence is not None and line == "```":
             marked = re.fullmatch(r"<!-- no-run: (.+) -->", before)
-            needing = re.fullmatch(r"<!-- needs: (kafka) -->", before)
+            needing = re.fullmatch(r"<!-- needs: (kafka|rabbitmq) -->", before)
             text = "\n".join(collected) + "\n"
             blocks.append(Block(*fence, text, marked[1] if marked else None, needing[1] if needing else None))
             fence = None
@@ -103,7 +103,29 @@ def test_python_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
     run_in_order(page, blocks, tmp_path)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(b.needs for b in blocks_of(page))], ids=name_of)
+def pages_that_need(broker: str) -> list[Path]:
+    return [page for page in PAGES if any(block.needs == broker for block in blocks_of(page))]
+
+
+@pytest.mark.parametrize("page", pages_that_need("rabbitmq"), ids=name_of)
+def test_blocks_that_need_rabbitmq_run_in_order(page: Path, tmp_path: Path) -> None:
+    """Those marked `<!-- needs: rabbitmq -->`, likewise."""
+    from tests.servers.rabbitmq.cleaning import delete_prefix
+    from tests.servers.rabbitmq.finding import shared_address
+
+    address, prefix = shared_address(), f"D{uuid.uuid4().hex[:8]}"
+    blocks = [
+        replace(block, text=block.text.replace("amqp://guest:guest@localhost:5672/", address).replace("SHOP", prefix))
+        for block in blocks_of(page)
+        if block.needs == "rabbitmq"
+    ]
+    try:
+        run_in_order(page, blocks, tmp_path)
+    finally:
+        delete_prefix(address, prefix)
+
+
+@pytest.mark.parametrize("page", pages_that_need("kafka"), ids=name_of)
 def test_blocks_that_need_kafka_run_in_order(page: Path, tmp_path: Path) -> None:
     """Those marked `<!-- needs: kafka -->`, on their own, on the tests' server and a prefix of their own."""
     from tests.servers.kafka.finding import shared_address  # here, so that the other pages need no client library
@@ -267,7 +289,13 @@ def test_every_header_is_documented() -> None:
 def test_headers_that_are_documented_exist() -> None:
     for page in PAGES:
         for header in re.findall(r"`(nova-[a-z-]+[a-z])`", page.read_text(encoding="utf-8")):
-            assert header in {*header_names(), *kafka_header_names(), *thread_names(), "nova-taskqueue"}
+            assert header in {
+                *header_names(),
+                *kafka_header_names(),
+                *rabbitmq_header_names(),
+                *thread_names(),
+                "nova-taskqueue",
+            }
 
 
 def test_every_header_of_kafka_is_documented() -> None:
@@ -276,6 +304,35 @@ def test_every_header_of_kafka_is_documented() -> None:
     assert {"nova", "nova-hold", "nova-x-due"} <= kafka_header_names()
     for header in kafka_header_names():
         assert re.search(rf"^\| `{header}` \|", text, flags=re.MULTILINE), f"{header} has no row in wire.md"
+
+
+def test_every_header_of_rabbitmq_is_documented() -> None:
+    text = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
+    section = text[text.index("## On RabbitMQ") :]
+
+    assert {"nova-x-for", "nova-x-count", "nova-x-lease"} <= rabbitmq_header_names()
+    for header in rabbitmq_header_names():
+        assert re.search(rf"^\| `{header}` \|", section, flags=re.MULTILINE), f"{header} has no row in wire.md"
+
+
+def rabbitmq_header_names() -> set[str]:
+    """The headers of the RabbitMQ driver's own."""
+    from nova.brokers.rabbitmq import leases, messages
+
+    found = {**vars(messages), **vars(leases)}
+    return {
+        value
+        for name, value in found.items()
+        if name.isupper() and isinstance(value, str) and value.startswith("nova-x-") and value != "nova-x-"
+    }
+
+
+def test_every_option_of_rabbitmq_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = text[text.index("### RabbitMQ") :]
+
+    for name in inspect.signature(nova.with_rabbitmq).parameters:
+        assert re.search(rf"^\| [^|]*`{name}`[^|]* \|", section, flags=re.MULTILINE), f"{name} has no row in the table"
 
 
 def kafka_header_names() -> set[str]:

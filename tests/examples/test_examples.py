@@ -14,6 +14,8 @@ import pytest
 
 from tests.servers.kafka.finding import shared_address
 from tests.servers.kafka.server import delete_topics
+from tests.servers.rabbitmq import finding as rabbitmq_finding
+from tests.servers.rabbitmq.cleaning import delete_prefix
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 30
@@ -112,13 +114,23 @@ def test_every_example_is_run_here() -> None:
     assert written - NOT_EXAMPLES == set(TOLD)
 
 
-@pytest.fixture(params=["sqlite", "memory", "kafka"])
+UNTOLD = ("delayed: 3",)
+"""What RabbitMQ does not tell: it has no call for how many tasks are due later."""
+
+
+@pytest.fixture(params=["sqlite", "memory", "kafka", "rabbitmq"])
 def url(request: pytest.FixtureRequest) -> Iterator[str | None]:
     """What `NOVA_URL` says; None = it is not set, and an example makes a SQLite file."""
+    prefix = f"E{os.getpid()}-{secrets.token_hex(3)}"
+    if request.param == "rabbitmq":
+        address = rabbitmq_finding.shared_address()
+        yield f"{address}?topic_prefix={prefix}"
+        delete_prefix(address, prefix)
+        return
     if request.param != "kafka":
         yield {"sqlite": None, "memory": "memory://shared"}[request.param]
         return
-    address, prefix = shared_address(), f"E{os.getpid()}-{secrets.token_hex(3)}"
+    address = shared_address()
     yield f"kafka://{address}?topic_prefix={prefix}&partitions=2&replication_factor=1"
     delete_topics(address, prefix)
 
@@ -127,8 +139,9 @@ def url(request: pytest.FixtureRequest) -> Iterator[str | None]:
 def test_example_prints_what_it_promises_on_every_broker(name: str, url: str | None) -> None:
     printed = run(name, url=url).splitlines()
 
+    untold = UNTOLD if url is not None and url.startswith("amqp:") else ()
     for line in TOLD[name].strip().splitlines():
-        assert line.strip() in printed
+        assert line.strip() in printed or line.strip() in untold
 
 
 @pytest.mark.parametrize("name", sorted(ON_MEMORY))

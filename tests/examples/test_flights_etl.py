@@ -16,6 +16,8 @@ import pytest
 from tests.eventually import eventually
 from tests.servers.kafka.finding import shared_address
 from tests.servers.kafka.server import delete_topics
+from tests.servers.rabbitmq import finding as rabbitmq_finding
+from tests.servers.rabbitmq.cleaning import delete_prefix
 
 ROOT = Path(__file__).parents[2]
 TOTAL = "336,776"
@@ -25,15 +27,21 @@ WORK = {"enqueue": 30_000, "load": 3_000_000}
 """What each role does before it is killed: rows confirmed, bytes stored. Both are about a tenth of its work."""
 
 
-@pytest.fixture(params=["sqlite", "kafka"])
+@pytest.fixture(params=["sqlite", "kafka", "rabbitmq"])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
     """The arguments that pick a broker."""
+    topics = tmp_path / "demo" / "topics"
+    if request.param == "rabbitmq":
+        url = rabbitmq_finding.shared_address()
+        yield ["--broker", "rabbitmq", "--servers", url]
+        if topics.exists():
+            delete_prefix(url, topics.read_text(encoding="ascii"))
+        return
     if request.param != "kafka":
         yield ["--broker", request.param]
         return
     address = shared_address()
     yield ["--broker", "kafka", "--servers", address]
-    topics = tmp_path / "demo" / "topics"
     if topics.exists():
         delete_topics(address, topics.read_text(encoding="ascii"))
 

@@ -17,9 +17,10 @@ from confluent_kafka.cimpl import NewTopic
 from tests.eventually import eventually
 from tests.servers.guard import alive
 from tests.servers.kafka.docker import DockerKafka, variable
-from tests.servers.kafka.finding import Server, needs_java, private_server
+from tests.servers.kafka.finding import needs_java, private_server
 from tests.servers.kafka.secured import MECHANISMS, SecuredKafka
 from tests.servers.kafka.server import answers, delete_topics, properties
+from tests.servers.sharing import Server
 
 ROOT = Path(__file__).parents[2]
 QUIET: dict[str, Any] = {"log_level": 0}

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import pytest
 
@@ -27,6 +27,21 @@ RUN = "NOVA_TEST_RUN"
 
 class Unavailable(Exception):
     """This machine cannot run a server; the message says why, and the way out."""
+
+
+class Server(Protocol):
+    """What a test may do to a server of its own."""
+
+    address: str
+
+    @property
+    def end(self) -> tuple[str, ...]: ...
+    def start(self) -> None: ...
+    def kill(self) -> None: ...
+    def restart(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,34 +9,18 @@ import contextlib
 import functools
 import os
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
-from tests.servers import sharing
+from tests.servers import containers, sharing
 from tests.servers.guard import THIS_PROCESS
-from tests.servers.kafka import docker, install
+from tests.servers.kafka import install
 from tests.servers.kafka.docker import DockerKafka
 from tests.servers.kafka.server import KafkaServer, answers
-from tests.servers.sharing import Started, Unavailable, absent
+from tests.servers.sharing import Server, Started, Unavailable, absent
 
 GIVEN = "NOVA_TEST_KAFKA"
 """The variable that names a server which runs already."""
-
-
-class Server(Protocol):
-    """What a test may do to a server of its own; see `KafkaServer`."""
-
-    address: str
-
-    @property
-    def end(self) -> tuple[str, ...]: ...
-    def start(self) -> None: ...
-    def kill(self) -> None: ...
-    def restart(self) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def stop(self) -> None: ...
 
 
 def new_server(directory: Path, *, port: int | None = None, owner: int | None = THIS_PROCESS) -> Server:
@@ -47,10 +31,10 @@ def new_server(directory: Path, *, port: int | None = None, owner: int | None = 
     """
     if install.why_not() is None:
         return KafkaServer(directory, port=port, owner=owner)
-    if docker.why_not() is None:
+    if containers.why_not() is None:
         return DockerKafka(port=port, owner=owner)
     raise Unavailable(
-        f"Kafka cannot be started: {install.why_not()}, and {docker.why_not()}. "
+        f"Kafka cannot be started: {install.why_not()}, and {containers.why_not()}. "
         f"Install Java {install.MINIMUM_JAVA} and Maven, or start Docker, or set {GIVEN}=host:port"
     )
 

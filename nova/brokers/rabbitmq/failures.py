@@ -1,0 +1,109 @@
+"""RabbitMQ's and pika's errors in Nova's words, with the way out. Pure."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from pika import exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+
+from nova.errors import BrokerError, BrokerUnavailable
+
+__all__ = ["ACCESS_REFUSED", "NOT_FOUND", "RESOURCE_LOCKED", "Refused", "is_final", "text_of"]
+
+ACCESS_REFUSED = 403
+NOT_FOUND = 404
+RESOURCE_LOCKED = 405
+PRECONDITION_FAILED = 406
+NOT_ALLOWED = 530
+
+_HINTS = {
+    ACCESS_REFUSED: "grant this user configure, write and read on the prefix's exchanges and queues",
+    PRECONDITION_FAILED: "something of this name exists with other settings; remove it, or use another prefix or exchange",
+    NOT_ALLOWED: "create the vhost and grant this user access to it (rabbitmqctl add_vhost, set_permissions)",
+}
+
+
+class Refused(BrokerError):
+    """The server closed a channel over a request.
+
+    Attributes:
+        code: AMQP's reply code.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def refused(where: str, exc: exceptions.ChannelClosed) -> Refused:
+    """A channel was closed; `where` names the address and the request."""
+    return Refused(exc.reply_code, f"{where}: {_with_hint(exc.reply_code, exc.reply_text)}")
+
+
+def unavailable(where: str, exc: BaseException) -> BrokerUnavailable:
+    """There is no connection."""
+    return BrokerUnavailable(f"{where}: {text_of(exc)}")
+
+
+def is_final(exc: BaseException) -> bool:
+    """Whether waiting does not help: the server knows us and does not want us."""
+    cause = _root(exc)
+    if isinstance(cause, exceptions.ConnectionClosed):
+        return cause.reply_code in (ACCESS_REFUSED, NOT_ALLOWED)
+    return isinstance(
+        cause,
+        exceptions.AuthenticationError
+        | exceptions.ProbableAuthenticationError
+        | exceptions.ProbableAccessDeniedError
+        | exceptions.IncompatibleProtocolError
+        | ssl.SSLError,
+    )
+
+
+def text_of(exc: BaseException) -> str:
+    """What happened, and the way out if there is a known one."""
+    cause = _root(exc)
+    if isinstance(cause, exceptions.AuthenticationError | exceptions.ProbableAuthenticationError):
+        return "the server refuses user or password; check the URL (guest is only let in from the server's own machine)"
+    if isinstance(cause, exceptions.ConnectionClosed):
+        if cause.reply_code == ACCESS_REFUSED:
+            return f"{cause.reply_text}; check user and password in the URL"
+        return _with_hint(cause.reply_code, cause.reply_text)
+    if isinstance(cause, exceptions.ChannelClosed):
+        return _with_hint(cause.reply_code, cause.reply_text)
+    if isinstance(cause, exceptions.ProbableAccessDeniedError):
+        return f"the server refuses the vhost; {_HINTS[NOT_ALLOWED]}"
+    if isinstance(cause, exceptions.IncompatibleProtocolError):
+        return "what listens there does not speak AMQP 0-9-1, or asks for TLS; check port and amqp:// or amqps://"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS failed: {cause}; check ca_file, cert_file and that the port speaks TLS"
+    if isinstance(cause, exceptions.AMQPHeartbeatTimeout):
+        return "the server was silent for two heartbeats"
+    if isinstance(cause, socket.gaierror):
+        return f"{cause.strerror}; check the host names in the URL"
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"{cause.strerror}; check host and port in the URL, and that the server runs"
+    return str(cause) or type(cause).__name__
+
+
+def _with_hint(code: int, text: str) -> str:
+    hint = _HINTS.get(code)
+    return f"{text}; {hint}" if hint else text
+
+
+def _root(exc: BaseException) -> BaseException:
+    """The error under pika's wrappings."""
+    for _ in range(10):
+        inner: BaseException | None = None
+        if isinstance(exc, AMQPConnectorException) or (
+            isinstance(exc, exceptions.AMQPConnectionError)
+            and type(exc) in (exceptions.AMQPConnectionError, exceptions.StreamLostError)
+        ):
+            candidates = [*getattr(exc, "exceptions", ()), getattr(exc, "exception", None), *exc.args, exc.__cause__]
+            inner = next((found for found in reversed(candidates) if isinstance(found, BaseException)), None)
+        if inner is None:
+            return exc
+        exc = inner
+    return exc

@@ -1,0 +1,412 @@
+"""Publishing: one channel with confirms, up to `WINDOW` messages on their way, one future per call.
+
+`publish` appends to a bounded queue; the link's thread sends. What was on its way when the connection broke is sent again
+on the next one, so that a message ends as stored, as surely refused, or as unknown within `confirm_timeout`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from pika import exceptions, spec
+from pika.channel import Channel
+from pika.connection import Connection
+
+from nova.brokers.base import Confirmation
+from nova.brokers.rabbitmq.failures import NOT_FOUND, text_of
+from nova.brokers.rabbitmq.frames import publish_frames
+from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.messages import Outgoing
+from nova.envelope import CODEC
+from nova.errors import PublishError, QueueFull, Unroutable
+
+__all__ = ["Publisher"]
+
+WINDOW = 2000
+CHUNK = 1 << 16
+"""Bytes written at once, about."""
+MOST_WAITING = 200_000
+MOST_WAITING_BYTES = 256 << 20
+LOOK_EVERY = 0.1
+MOST_TRIES = 4
+NACKED_AGAIN = 0.05
+"""Seconds after which a message that the server could not store is sent again."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Pending:
+    """The messages of one call. Only the link's thread changes it once it was handed over."""
+
+    __slots__ = ("future", "left", "messages", "outcome", "places", "since", "size")
+
+    def __init__(self, messages: Sequence[Outgoing]) -> None:
+        self.future: Confirmation = Future()
+        self.future.set_running_or_notify_cancel()
+        self.messages = messages
+        self.outcome: list[PublishError | None] = [None] * len(messages)
+        self.left = len(messages)
+        self.since = time.monotonic()
+        self.size = sum([len(message.body) for message in messages])
+
+    def settle(self, index: int, error: PublishError | None) -> None:
+        message = self.messages[index]
+        if not message.done:
+            message.done = True
+            self.outcome[index] = error
+            self.left -= 1
+
+    def refuse(self, error: PublishError) -> None:
+        self.outcome = [error] * len(self.messages)
+        self.future.set_result(self.outcome)
+
+
+Item = tuple[_Pending, int, Outgoing]
+
+
+class Publisher:
+    """Sends messages from any thread over a link.
+
+    Args:
+        confirm_timeout: seconds until a message without a confirmation is given up.
+        blocked_timeout: seconds until messages are given up while the server blocks publishers.
+        unclaimed: the queue in which a topic's messages wait for its first group.
+        repair: told a message whose place is missing; makes it on another thread, then calls `again` or `give_up`.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        confirm_timeout: float,
+        blocked_timeout: float,
+        unclaimed: Callable[[str], str],
+        repair: Callable[[Item], None],
+    ) -> None:
+        self._link = link
+        self._confirm_timeout = confirm_timeout
+        self._blocked_timeout = blocked_timeout
+        self._unclaimed = unclaimed
+        self._repair = repair
+        self._handing_over = threading.Lock()
+        self._inbox: deque[_Pending] = deque()
+        self._woken = False
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._closed = False
+        # The rest belongs to the link's thread.
+        self._channel: Channel | None = None
+        self._open: deque[_Pending] = deque()
+        self._ready: deque[Item] = deque()
+        self._unconfirmed: dict[int, Item] = {}
+        self._next_tag = 1
+        self._window = WINDOW
+        self._careful = 0
+        self._blocked: str | None = None
+        self._blocked_since = 0.0
+        self._trouble: str | None = None
+        link.run(self._begin)
+
+    def send(self, messages: Sequence[Outgoing]) -> Confirmation:
+        """Hand over and return; the future has one entry per message. Any thread."""
+        pending = _Pending(messages)
+        if not messages:
+            pending.refuse(PublishError(""))
+            return pending.future
+        woken = True
+        with self._handing_over:
+            if self._closed:
+                error: PublishError | None = PublishError(f"{self._link.where}: the driver is closed")
+            elif self._waiting and (
+                self._waiting + len(messages) > MOST_WAITING or self._waiting_bytes + pending.size > MOST_WAITING_BYTES
+            ):
+                error = QueueFull(f"{self._link.where}: {self._waiting} tasks wait to be sent; enqueue slower")
+            else:
+                error = None
+                self._waiting += len(messages)
+                self._waiting_bytes += pending.size
+                self._inbox.append(pending)
+                woken, self._woken = self._woken, True
+        if error is not None:
+            pending.refuse(error)
+        elif not woken:
+            self._link.run(self._pump)
+        return pending.future
+
+    def again(self, item: Item) -> None:
+        """Send a message whose place was made. Any thread."""
+        self._link.run(lambda: self._put_back(item))
+
+    def give_up(self, item: Item, error: PublishError) -> None:
+        """The place of a message cannot be made. Any thread."""
+        self._link.run(lambda: self._settle(item, error))
+
+    def close(self, timeout: float) -> None:
+        """Wait for confirmations, then give up what has none. Idempotent."""
+        with self._handing_over:
+            if self._closed:
+                return
+            self._closed = True
+        deadline = time.monotonic() + timeout
+        while self._waiting and time.monotonic() < deadline:
+            time.sleep(0.005)
+        ended = threading.Event()
+
+        def end() -> None:
+            self._expire(time.monotonic() + 1e9, "the driver is closed")
+            ended.set()
+
+        self._link.run(end)
+        ended.wait(1.0)
+
+    # --- the link's user
+
+    def up(self, connection: Connection) -> None:
+        """A new channel; what was on its way goes again."""
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self._open_channel(connection)
+
+    def down(self, reason: str) -> None:
+        """Nothing is sent until there is another connection."""
+        self._trouble = reason
+        self._blocked = None
+        self._forget_channel()
+
+    # --- the link's thread
+
+    def _begin(self) -> None:
+        self._link.add(self)
+        self._look()
+
+    def _open_channel(self, connection: Connection) -> None:
+        channel = connection.channel(on_open_callback=self._on_channel_open)
+        channel.add_on_close_callback(self._on_channel_closed)
+
+    def _on_channel_open(self, channel: Channel) -> None:
+        channel.add_on_return_callback(self._on_return)
+        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready(channel))
+
+    def _on_ready(self, channel: Channel) -> None:
+        self._next_tag = 1
+        self._channel = channel
+        self._trouble = None
+        self._pump()
+
+    def _on_channel_closed(self, channel: Channel, reason: BaseException) -> None:
+        if channel is not self._channel and self._channel is not None:
+            return
+        if isinstance(reason, exceptions.ChannelClosedByBroker):
+            self._on_refused(reason)
+        self._forget_channel()
+        connection = self._link.connection
+        if connection is not None and connection.is_open and not self._closed:
+            self._open_channel(connection)
+
+    def _on_refused(self, reason: exceptions.ChannelClosedByBroker) -> None:
+        """The server closed the channel over one message: if only one was on its way it is that one, else go one by one."""
+        text = f"{self._link.where}: {text_of(reason)}"
+        items = list(self._unconfirmed.values())
+        if reason.reply_code == NOT_FOUND:
+            self._unconfirmed.clear()
+            for item in items:
+                self._have_made(item)
+        elif len(items) == 1:
+            self._unconfirmed.clear()
+            self._settle(items[0], PublishError(text))
+        else:
+            _log.warning("%s; sending %d messages again, one by one", text, len(items))
+            self._window, self._careful = 1, len(items)
+
+    def _forget_channel(self) -> None:
+        self._channel = None
+        self._ready.extendleft(reversed(self._unconfirmed.values()))
+        self._unconfirmed.clear()
+
+    def _pump(self) -> None:
+        """Send what there is room for."""
+        self._woken = False
+        inbox, ready = self._inbox, self._ready
+        while inbox:
+            pending = inbox.popleft()
+            self._open.append(pending)
+            ready.extend([(pending, index, message) for index, message in enumerate(pending.messages)])
+        channel = self._channel
+        if channel is None or not channel.is_open or self._blocked is not None:
+            return
+        unconfirmed = self._unconfirmed
+        now = int(time.time())
+        chunk: list[bytes] = []
+        size = 0
+        while ready and size < CHUNK and len(unconfirmed) < self._window:
+            item = ready.popleft()
+            message = item[2]
+            if message.done:
+                continue
+            tag = self._next_tag
+            try:
+                frames = self._frames(channel, message, tag, now)
+            except (
+                ValueError
+            ) as exc:  # a name that is too long, or text that UTF-8 cannot hold: this message's own fault
+                self._settle(item, PublishError(f"{self._link.where}: not sent: {exc}"))
+                continue
+            message.sent, message.returned = True, False
+            unconfirmed[tag] = item
+            self._next_tag = tag + 1
+            chunk.append(frames)
+            size += len(frames)
+        if chunk:
+            connection: Any = channel.connection
+            connection._output_marshaled_frames([b"".join(chunk)])
+        if size >= CHUNK and not self._woken:
+            self._woken = True
+            self._link.run(self._pump)  # so that the server works on this while the next ones are written
+
+    def _frames(self, channel: Channel, message: Outgoing, tag: int, now: int) -> bytes:
+        """The correlation id tells which message it was, if the server has no place for it."""
+        connection: Any = channel.connection
+        is_json = message.headers.get(CODEC) in (None, "json", "orjson")
+        return publish_frames(
+            channel.channel_number,
+            connection._body_max_length,
+            message.exchange,
+            message.key,
+            message.headers,
+            message.body,
+            content_type="application/json" if is_json else "application/octet-stream",
+            correlation_id=str(tag),
+            message_id=message.id,
+            timestamp=now,
+        )
+
+    def _on_return(
+        self, channel: Channel, method: spec.Basic.Return, properties: spec.BasicProperties, body: bytes
+    ) -> None:
+        """No place; comes before the confirmation of the same message."""
+        del channel, method, body
+        tag = properties.correlation_id
+        item = self._unconfirmed.get(int(tag)) if tag and tag.isdigit() else None
+        if item is not None:
+            item[2].returned = True
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        tag: int = method.delivery_tag
+        unconfirmed = self._unconfirmed
+        tags = [tag]
+        if method.multiple:
+            tags = []
+            for known in unconfirmed:
+                if known > tag:
+                    break
+                tags.append(known)
+        is_ack = isinstance(method, spec.Basic.Ack)
+        for known in tags:
+            item = unconfirmed.pop(known, None)
+            if item is None:
+                continue
+            if not is_ack:
+                # A quorum queue does so for a moment after it was made, and while it looks for a leader.
+                self._link.later(NACKED_AGAIN, lambda item=item: self._put_back(item))  # type: ignore[misc]
+            elif item[2].returned:
+                item[2].sent = False  # the server surely has not kept it
+                self._make_place(item)
+            else:
+                self._settle(item, None)
+        if self._careful:
+            self._careful -= len(tags)
+            if self._careful <= 0:
+                self._window, self._careful = WINDOW, 0
+        if self._ready:
+            self._pump()
+
+    def _make_place(self, item: Item) -> None:
+        message = item[2]
+        if message.topic and message.exchange and not message.done:
+            # No group reads the topic yet: the first one will find it here.
+            message.exchange, message.key = "", self._unclaimed(message.topic)
+            self._ready.append(item)
+        else:
+            self._have_made(item)
+
+    def _have_made(self, item: Item) -> None:
+        message = item[2]
+        message.tries += 1
+        if message.done:
+            return
+        if message.tries > MOST_TRIES:
+            text = f"{self._link.where}: exchange {message.exchange!r} has no place for {message.key!r}"
+            self._settle(item, Unroutable(text))
+        else:
+            self._repair(item)
+
+    def _put_back(self, item: Item) -> None:
+        self._ready.append(item)
+        self._pump()
+
+    def _settle(self, item: Item, error: PublishError | None) -> None:
+        pending, index, _ = item
+        pending.settle(index, error)
+        if pending.left == 0 and not pending.future.done():
+            self._finish(pending)
+
+    def _finish(self, pending: _Pending) -> None:
+        with self._handing_over:
+            self._waiting -= len(pending.messages)
+            self._waiting_bytes -= pending.size
+        while self._open and self._open[0].left == 0:
+            self._open.popleft()
+        pending.future.set_result(pending.outcome)
+
+    def _on_blocked(self, connection: Connection, frame: Any) -> None:
+        del connection
+        self._blocked = str(frame.method.reason)
+        self._blocked_since = time.monotonic()
+        _log.warning("%s: the server blocks publishers: %s", self._link.where, self._blocked)
+
+    def _on_unblocked(self, connection: Connection, frame: Any) -> None:
+        del connection, frame
+        self._blocked = None
+        _log.info("%s: the server takes tasks again", self._link.where)
+        self._pump()
+
+    def _look(self) -> None:
+        """Give up what is over its time; now and then."""
+        now = time.monotonic()
+        try:
+            if self._blocked is not None and now - self._blocked_since >= self._blocked_timeout:
+                text = f"the server blocks publishers ({self._blocked}); free memory or disk there, or raise its limits"
+                self._expire(now - self._blocked_timeout, text)
+            reason = self._trouble or self._link.trouble
+            text = reason.removeprefix(f"{self._link.where}: ") if reason else "no confirmation"
+            self._expire(now - self._confirm_timeout, f"{text} (waited {self._confirm_timeout:g} s)")
+        finally:
+            self._link.later(LOOK_EVERY, self._look)
+
+    def _expire(self, before: float, why: str) -> None:
+        """End what was handed over before an instant: unknown if it was sent, failed if it was not."""
+        while self._open and self._open[0].left == 0:
+            self._open.popleft()
+        oldest = self._open or self._inbox
+        if not oldest or oldest[0].since > before:
+            return
+        for pending in [*self._open, *self._inbox]:
+            if pending.since > before:
+                break
+            if pending.left == 0:
+                continue
+            kind = QueueFull if self._blocked is not None else PublishError
+            for index, message in enumerate(pending.messages):
+                if message.done:
+                    continue
+                text = f"{self._link.where}: {why}"
+                pending.settle(index, PublishError(text, may_be_stored=True) if message.sent else kind(text))
+            if not pending.future.done():
+                self._finish(pending)

@@ -1,0 +1,53 @@
+"""Taking turns over the whole cluster: an exclusive queue is its connection's until it is deleted or the connection ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from nova.brokers.rabbitmq.conversation import Conversation
+from nova.brokers.rabbitmq.failures import RESOURCE_LOCKED, Refused
+from nova.errors import BrokerUnavailable
+
+__all__ = ["give_back", "take", "turn"]
+
+WAIT_FIRST = 0.005
+WAIT_MOST = 0.1
+
+
+@contextmanager
+def turn(talk: Conversation, name: str, timeout: float, what: str) -> Generator[None]:
+    """Hold a name while others wait for it. Threads of one connection must see to each other by themselves.
+
+    Raises:
+        BrokerUnavailable: somebody else has held it for `timeout` seconds; the message begins with `what`.
+    """
+    take(talk, name, timeout, what)
+    try:
+        yield
+    finally:
+        give_back(talk, name)
+
+
+def take(talk: Conversation, name: str, timeout: float, what: str) -> None:
+    """Wait for a name, and hold it."""
+    deadline = time.monotonic() + timeout
+    wait = WAIT_FIRST
+    while True:
+        try:
+            talk.declare_queue(name, {}, exclusive=True)
+        except Refused as exc:
+            if exc.code != RESOURCE_LOCKED:
+                raise
+            if time.monotonic() + wait > deadline:
+                raise BrokerUnavailable(f"{what}: another process has been at it for {timeout:g} s") from exc
+            time.sleep(wait)
+            wait = min(2 * wait, WAIT_MOST)
+        else:
+            return
+
+
+def give_back(talk: Conversation, name: str) -> None:
+    """Let the next one have it."""
+    talk.delete_queue(name)

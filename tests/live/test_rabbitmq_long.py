@@ -1,0 +1,142 @@
+"""Tasks that outlive the server's delivery timeout: they run once, and when their worker dies another has them at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from nova import BrokerError, ReceivedTask, Task
+from nova.brokers.base import Delivery, Message, SubscribeRequest
+from tests.conformance.brokers import Broker
+from tests.eventually import eventually, never
+from tests.servers.rabbitmq.finding import private_node
+from tests.servers.rabbitmq.server import RabbitServer
+
+TIMEOUT = 4.0
+"""Seconds the server waits for an ack here; 30 minutes elsewhere."""
+LONG = 3 * TIMEOUT
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    started = private_node(
+        tmp_path_factory.mktemp("rabbitmq"),
+        erlang=f"-rabbit consumer_timeout {int(TIMEOUT * 1000)} -rabbit channel_tick_interval 500",
+    )
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def broker(server: RabbitServer, request: pytest.FixtureRequest) -> Iterator[Broker]:
+    section = {"url": server.address, "long_task_after": 1.0, "confirm_timeout": 5.0}
+    made = Broker("rabbitmq", section, f"L{abs(hash(request.node.name)) % 10**8}")
+    yield made
+    for queue in made._queues:
+        queue.stop(timeout=5)
+
+
+def test_the_server_of_these_tests_does_take_late_deliveries_away(broker: Broker) -> None:
+    """Or the other tests here would show nothing."""
+    broker.section["long_task_after"] = 3600.0
+    driver = broker.driver()
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    driver.ensure([topic])
+    assert driver.publish([Message(topic, b"x", {"nova-id": "t"}, "t")]).result(10) == [None]
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=10))
+    (delivery,) = subscription.receive(1, 10)
+    eventually(lambda: delivery.lost, timeout=LONG)
+    driver.close()
+
+
+def test_a_long_task_runs_once_and_short_ones_beside_it_too(broker: Broker) -> None:
+    q = broker.queue()
+    runs: list[str] = []
+    ended = threading.Event()
+
+    def handle(task: ReceivedTask) -> None:
+        runs.append(task.id)
+        if task.type == "long":
+            time.sleep(LONG)
+            ended.set()
+
+    q.start(handle, concurrency=4)
+    q.enqueue(Task("long", id="long"))
+    eventually(lambda: runs == ["long"])
+    for number in range(20):
+        q.enqueue(Task("short", id=f"s{number}"))
+        time.sleep(LONG / 30)
+    assert ended.wait(LONG)
+    eventually(lambda: len(runs) == 21)
+    never(lambda: len(runs) > 21, during=TIMEOUT + 2)
+    assert q.stop()
+    assert broker.queue().depth().waiting == 0
+
+
+def test_what_a_stop_gives_up_runs_again_elsewhere_uncounted(broker: Broker) -> None:
+    driver = broker.driver()
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    driver.ensure([topic])
+    assert driver.publish([Message(topic, b"x", {"nova-id": "t"}, "t")]).result(10) == [None]
+    request = SubscribeRequest(topics=(topic,), group="g", prefetch=10)
+    subscription = driver.subscribe(request)
+    (delivery,) = subscription.receive(1, 10)
+    never(lambda: delivery.lost, during=TIMEOUT + 2)
+    subscription.close()
+    again = driver.subscribe(request)
+    (delivery,) = again.receive(1, 10)
+    assert delivery.handle.count == 0
+    again.ack([delivery])
+    driver.close()
+
+
+@pytest.mark.parametrize("cut_after", [0.0, 0.5])
+def test_the_long_task_of_a_lost_connection_comes_back_at_once_and_counted(broker: Broker, cut_after: float) -> None:
+    """Also if its copy is so young that it is still in the private queue when the worker connects again."""
+    driver, heir = broker.driver(), broker.driver()
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    driver.ensure([topic])
+    assert driver.publish([Message(topic, b"x", {"nova-id": "t"}, "t")]).result(10) == [None]
+    request = SubscribeRequest(topics=(topic,), group="g", prefetch=10)
+    subscription = driver.subscribe(request)
+    (delivery,) = subscription.receive(1, 10)
+    never(lambda: delivery.lost, during=TIMEOUT + 2 + cut_after)
+    waiting = heir.subscribe(request)
+    assert waiting.receive(1, 0.1) == []
+    _cut(driver)
+    eventually(lambda: delivery.lost)
+    got: list[Delivery] = []
+    # The first one connects again and may have it as well as the other.
+    deadline = time.monotonic() + LONG
+    while not got and time.monotonic() < deadline:
+        with contextlib.suppress(BrokerError):  # while it connects again
+            got = waiting.receive(1, 0.1) or subscription.receive(1, 0.1)
+    assert [found.headers["nova-id"] for found in got] == ["t"]
+    assert got[0].handle.count == 1
+    driver.close()
+    heir.close()
+
+
+def _cut(driver: object) -> None:
+    """As if the machine had gone: no goodbye."""
+    link = driver._parts._working  # type: ignore[attr-defined]
+    link.run(lambda: link.reset("cut by the test"))
+    never(lambda: False, during=0.1)
+
+
+def test_a_long_suspect_is_not_charged_for_its_length(broker: Broker) -> None:
+    driver = broker.driver()
+    topic = f"{broker.prefix}_QUARANTINE"
+    driver.ensure([topic])
+    assert driver.publish([Message(topic, b"x", {"nova-id": "t"}, "t", group="g")]).result(10) == [None]
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=1, charged=True))
+    (delivery,) = subscription.receive(1, 10)
+    assert delivery.charges == 1
+    never(lambda: delivery.lost, during=LONG)
+    subscription.ack([delivery])
+    assert subscription.receive(1, TIMEOUT + 2) == []
+    driver.close()

@@ -1,0 +1,223 @@
+"""Bad input and a server in trouble: one clear error each, within the stated time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nova import (
+    BrokerError,
+    BrokerUnavailable,
+    ConfigError,
+    NovaError,
+    PublishError,
+    QueueFull,
+    Task,
+    TaskQueue,
+    with_rabbitmq,
+    with_topic_prefix,
+)
+from tests.eventually import eventually
+from tests.servers.certificates import make_authority, make_server_certificate
+from tests.servers.ports import free_ports
+from tests.servers.rabbitmq.finding import private_node
+from tests.servers.rabbitmq.server import HOST, RabbitServer
+
+STATED = 12.0
+"""Seconds within which a queue that cannot be opened says so."""
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("keys")
+    make_server_certificate(directory, make_authority(directory, "ca"), HOST)
+    make_authority(directory, "wrong-ca")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def tls_port() -> int:
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, keys: Path, tls_port: int) -> Iterator[RabbitServer]:
+    started = private_node(
+        tmp_path_factory.mktemp("rabbitmq"),
+        settings={
+            "listeners.ssl.local": f"{HOST}:{tls_port}",
+            "ssl_options.cacertfile": str(keys / "ca.pem"),
+            "ssl_options.certfile": str(keys / "server.crt"),
+            "ssl_options.keyfile": str(keys / "server.key"),
+        },
+    )
+    yield started
+    started.stop()
+
+
+@contextmanager
+def queue(url: str, **options: object) -> Generator[TaskQueue]:
+    made = TaskQueue(with_rabbitmq(url, **options), with_topic_prefix("R"))  # type: ignore[arg-type]
+    try:
+        yield made
+    finally:
+        made.stop(timeout=5)
+
+
+@contextmanager
+def refused(kind: type[NovaError], *words: str, within: float = STATED) -> Generator[None]:
+    """One error of this kind with these words, in time."""
+    started = time.monotonic()
+    with pytest.raises(kind) as caught:
+        yield
+    assert time.monotonic() - started < within
+    for word in words:
+        assert word in str(caught.value), f"{word!r} is missing in: {caught.value}"
+    assert "secret" not in str(caught.value)
+
+
+def test_a_wrong_password(server: RabbitServer) -> None:
+    with (
+        queue(f"amqp://guest:secret@{HOST}:{server.port}/") as q,
+        refused(BrokerUnavailable, f"{HOST}:{server.port}", "password"),
+    ):
+        q.enqueue(Task("t"))
+
+
+def test_a_vhost_that_is_missing(server: RabbitServer) -> None:
+    with queue(f"{server.address}shop") as q, refused(BrokerUnavailable, "'shop'", "create the vhost"):
+        q.enqueue(Task("t"))
+
+
+def test_nobody_listens() -> None:
+    port = free_ports(1)[0]
+    with (
+        queue(f"amqp://{HOST}:{port}") as q,
+        refused(BrokerUnavailable, f"{HOST}:{port}", "refused", "that the server runs"),
+    ):
+        q.enqueue(Task("t"))
+
+
+def test_a_host_that_does_not_exist() -> None:
+    with queue("amqp://nova.invalid") as q, refused(BrokerUnavailable, "nova.invalid:5672", "host names in the URL"):
+        q.enqueue(Task("t"))
+
+
+def test_an_exchange_of_another_type(server: RabbitServer) -> None:
+    with (
+        queue(server.address, exchange="amqp-direct") as q,
+        refused(BrokerError, "exchange 'amqp-direct'", "inequivalent arg 'type'", "use another prefix or exchange"),
+    ):
+        server.control("eval", _declare_direct("amqp-direct"))
+        q.enqueue(Task("t"))
+
+
+def _declare_direct(name: str) -> str:
+    exchange = f'rabbit_misc:r(<<"/">>, exchange, <<"{name}">>)'
+    return f'rabbit_exchange:declare({exchange}, direct, true, false, false, [], <<"test">>).'
+
+
+def test_a_user_without_rights(server: RabbitServer) -> None:
+    server.control("add_user", "stranger", "secret")
+    server.control("set_permissions", "stranger", "^$", "^$", "^$")
+    with (
+        queue(f"amqp://stranger:secret@{HOST}:{server.port}/") as q,
+        refused(BrokerError, "access to exchange 'R-exchange'", "refused for user 'stranger'", "grant this user"),
+    ):
+        q.enqueue(Task("t"))
+
+
+def test_tls_and_plain_ports_mixed_up_and_a_wrong_authority(server: RabbitServer, keys: Path, tls_port: int) -> None:
+    with (
+        queue(f"amqps://guest:guest@{HOST}:{tls_port}/", ca_file=str(keys / "ca.pem")) as q,
+    ):
+        assert q.enqueue(Task("t")).task_id
+    with (
+        queue(f"amqps://guest:guest@{HOST}:{tls_port}/", ca_file=str(keys / "wrong-ca.pem")) as q,
+        refused(BrokerUnavailable, "TLS failed", "ca_file"),
+    ):
+        q.enqueue(Task("t"))
+    with queue(f"amqp://guest:guest@{HOST}:{tls_port}/") as q, refused(BrokerUnavailable, f"{HOST}:{tls_port}"):
+        q.enqueue(Task("t"))
+    with (
+        queue(f"amqps://guest:guest@{HOST}:{server.port}/", ca_file=str(keys / "ca.pem")) as q,
+        refused(BrokerUnavailable, "TLS failed"),
+    ):
+        q.enqueue(Task("t"))
+    with (
+        queue(f"amqps://guest:guest@{HOST}:{tls_port}/", ca_file=str(keys / "nothing.pem")) as q,
+        refused(ConfigError, "ca_file"),
+    ):
+        q.enqueue(Task("t"))
+
+
+def test_the_second_node_is_taken_when_the_first_is_away(server: RabbitServer) -> None:
+    with queue(f"amqp://guest:guest@{HOST}:{free_ports(1)[0]},{HOST}:{server.port}/") as q:
+        assert q.enqueue(Task("t")).task_id
+
+
+@pytest.mark.parametrize("alarm", ["memory", "disk"])
+def test_a_server_without_room_refuses_in_time_and_takes_tasks_again(server: RabbitServer, alarm: str) -> None:
+    limits = {
+        "memory": (["set_vm_memory_high_watermark", "absolute", "1MB"], ["set_vm_memory_high_watermark", "0.6"]),
+        "disk": (["set_disk_free_limit", "mem_relative", "100000"], ["set_disk_free_limit", "50MB"]),
+    }
+    raised, ended = limits[alarm]
+    with queue(server.address) as first:
+        first.start(lambda task: None)
+    with queue(server.address, blocked_timeout=1.0) as q:
+        seen: list[str] = []
+        q.enqueue(Task("t", id="before"))
+        try:
+            server.control(*raised)
+            # The first ones may be on their way before the server says so: nobody can tell whether it will have them.
+            with refused(PublishError, "rabbitmq at", "blocks publishers", alarm, within=8):
+                while True:
+                    q.enqueue(Task("t"))
+            with refused(QueueFull, "blocks publishers", "free memory or disk", within=8):
+                q.enqueue(Task("t"))
+            q.start(lambda task: seen.append(task.id))
+            eventually(lambda: "before" in seen, what="a known group may start, and works on what is there")
+            eventually(lambda: q.depth().waiting == 0)
+        finally:
+            server.control(*ended)
+        eventually(lambda: _accepts(q), timeout=20)
+
+
+def _accepts(q: TaskQueue) -> bool:
+    try:
+        return bool(q.enqueue(Task("t")).task_id)
+    except PublishError:
+        return False
+
+
+def test_a_body_beyond_the_servers_limit_harms_no_other_task(server: RabbitServer) -> None:
+    server.control("eval", "application:set_env(rabbit, max_message_size, 100000).")
+    try:
+        with queue(server.address) as q:
+            report = q.enqueue_batch([Task("t", b"x" * (200_000 if i == 7 else 10), id=f"t{i}") for i in range(20)])
+            assert list(report.failed) == ["t7"]
+            assert "larger than configured max size" in str(report.failed["t7"])
+            assert len(report.accepted) == 19
+    finally:
+        server.control("eval", "application:set_env(rabbit, max_message_size, 134217728).")
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("http://host", "amqp://user:password@host"),
+        ("amqp://user:secret@host:99999", "host:99999"),
+        ("amqp://user@host", "user:password"),
+        ("amqp://user:se@cret@host/a@b", "%40"),
+        ("amqp://user:secret@host/a/b", "%2F"),
+        ("amqp://user:secret@host?heartbeat=3", "options as arguments"),
+    ],
+)
+def test_a_url_that_is_none(url: str, word: str) -> None:
+    with refused(ConfigError, word):
+        TaskQueue(with_rabbitmq(url))

@@ -1,0 +1,1 @@
+"""RabbitMQ for tests: `RabbitServer`, and how a test finds one."""
