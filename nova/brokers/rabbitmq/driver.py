@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from nova import clock
 from nova.brokers.base import Capabilities, Confirmation, DriverContext, Group, Message, SubscribeRequest, TopicDepth
 from nova.brokers.rabbitmq.chores import Chores
 from nova.brokers.rabbitmq.config import RabbitMQConfig
@@ -89,7 +90,7 @@ class RabbitMQDriver:
     def publish(self, messages: Sequence[Message]) -> Confirmation:
         """Stored by a majority of the queue's members when the future resolves."""
         parts = self._open_parts
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         return parts.publisher.send([as_outgoing(message, parts.names, now_ms, parts.guard_ms) for message in messages])
 
     def subscribe(self, request: SubscribeRequest) -> RabbitSubscription | QuarantineSubscription:

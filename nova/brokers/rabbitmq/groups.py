@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
+from nova import clock
 from nova.brokers.base import Group, TopicDepth
 from nova.brokers.rabbitmq.conversation import Conversation
 from nova.brokers.rabbitmq.names import Names
@@ -38,7 +38,7 @@ class GroupKeeper:
         self._topology.ensure()
 
         def register(book: Book) -> tuple[Book, bool]:
-            return book, book.register(group, topics, _now_ms())
+            return book, book.register(group, topics, clock.now_ms())
 
         book = self._registry.change(register)
         first = [topic for topic in topics if for_all and book.readers(topic)[0] == group]
@@ -95,7 +95,7 @@ class GroupKeeper:
             topics = book.queues(group)
             with self._topology.talk() as talk:
                 self._delete(talk, book, group, topics)
-            gone = book.remove(group, _now_ms())
+            gone = book.remove(group, clock.now_ms())
             return gone, gone
 
         if group not in (book := self._registry.read()).groups and group not in book.kept:
@@ -138,7 +138,3 @@ class GroupKeeper:
 def _ready(talk: Conversation, queue: str) -> int:
     found = talk.look(queue)
     return 0 if found is None else found[0]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

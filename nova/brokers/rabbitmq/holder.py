@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from pika import spec
 
+from nova import clock
 from nova.brokers.base import Confirmation
 from nova.brokers.rabbitmq import delay_levels as delays
 from nova.brokers.rabbitmq.channel import ConsumerChannel
@@ -70,7 +71,7 @@ class Holder:
         self._guard_ms = guard_ms
         self._publish = publish
         self._failing: str | None = None
-        self._since_ms = _now_ms()
+        self._since_ms = clock.now_ms()
         self._late: tuple[float, str] | None = None
         self._heap: list[tuple[int, int, _Held]] = []
         self._serials = itertools.count()
@@ -107,10 +108,10 @@ class Holder:
         headers = texts_of(properties.headers or {})
         due_ms = number(headers.get(DUE)) or 0
         # One that must go through the levels again leaves at once: it would take a place here for long.
-        at_ms = due_ms if due_ms <= _now_ms() + 2 * self._guard_ms + 1000 else 0
+        at_ms = due_ms if due_ms <= clock.now_ms() + 2 * self._guard_ms + 1000 else 0
         # What fell due while nobody was here to take it is late for that reason.
-        if due_ms > self._since_ms and _now_ms() - due_ms > LATE * 1000:
-            seconds = (_now_ms() - due_ms) / 1000
+        if due_ms > self._since_ms and clock.now_ms() - due_ms > LATE * 1000:
+            seconds = (clock.now_ms() - due_ms) / 1000
             text = f"delayed tasks leave the server's delay levels {seconds:.0f} s late; look at the queues nova_delay_v1_…"
             self._late = time.monotonic(), f"{self._link.where}: {text}"
         held = _Held(epoch, tag, headers, properties.message_id or "", body)
@@ -123,7 +124,7 @@ class Holder:
         """The server brings them again."""
         with self._changed:
             self._heap.clear()
-        self._since_ms = _now_ms()
+        self._since_ms = clock.now_ms()
 
     # --- the holder's thread
 
@@ -142,17 +143,17 @@ class Holder:
     def _wait_for_due(self) -> list[_Held]:
         with self._changed:
             heap = self._heap
-            wait = (heap[0][0] - _now_ms()) / 1000 if heap else IDLE
+            wait = (heap[0][0] - clock.now_ms()) / 1000 if heap else IDLE
             if wait > 0:
                 self._changed.wait(min(wait, IDLE))
-            now_ms = _now_ms()
+            now_ms = clock.now_ms()
             due: list[_Held] = []
             while heap and heap[0][0] <= now_ms and len(due) < MOST_AT_ONCE:
                 due.append(heapq.heappop(heap)[2])
         return due
 
     def _move(self, due: Sequence[_Held]) -> None:
-        now_ms = _now_ms()
+        now_ms = clock.now_ms()
         messages = [self._next_hop(held, now_ms) for held in due]
         self._publish(messages).add_done_callback(lambda done: self._moved(due, done.result()))
 
@@ -179,14 +180,10 @@ class Holder:
 
     def _again(self, moving: Sequence[_Held]) -> None:
         """Try these once more, a little later; unless the server has taken them back meanwhile."""
-        again_ms = _now_ms() + RETRY_AFTER_MS
+        again_ms = clock.now_ms() + RETRY_AFTER_MS
         with self._changed:
             epoch = self._channel.epoch
             for held in moving:
                 if held.epoch == epoch:
                     heapq.heappush(self._heap, (again_ms, next(self._serials), held))
             self._changed.notify()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
