@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def eventually(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
+def eventually(condition: Callable[[], object], timeout: float = 20.0, what: str = "") -> None:
     """Return once `condition()` is true.
 
     Raises:

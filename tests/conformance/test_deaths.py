@@ -15,7 +15,7 @@ from tests.conformance.brokers import Broker
 from tests.conformance.processes import Workers
 from tests.eventually import eventually, never
 
-LEASE = 30.0
+LEASE = 60.0
 """Seconds a test waits for work to come back after a death; leases here are 2 s."""
 
 

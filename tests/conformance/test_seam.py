@@ -39,7 +39,7 @@ def subscribe(driver: Driver, *topics: str, group: str = "g", charged: bool = Fa
     return driver.subscribe(SubscribeRequest(topics=topics, group=group, prefetch=5000, charged=charged))
 
 
-def receive(subscription: Subscription, count: int, timeout: float = 10) -> list[Delivery]:
+def receive(subscription: Subscription, count: int, timeout: float = 30) -> list[Delivery]:
     got: list[Delivery] = []
     deadline = time.monotonic() + timeout
     while len(got) < count and time.monotonic() < deadline:
