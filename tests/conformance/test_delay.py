@@ -61,7 +61,7 @@ def test_a_delayed_task_survives_the_end_of_every_worker(broker: Broker) -> None
     second.start(lambda task: seen.append(task.id))
     eventually(lambda: seen == ["kept"])
     never(lambda: "years" in seen, during=0.3)
-    assert broker.tells(second.depth(), delayed=1, waiting=0)
+    eventually(lambda: broker.tells(second.depth(), delayed=1, running=0, waiting=0))
 
 
 def test_delayed_tasks_have_a_priority(broker: Broker) -> None:
