@@ -227,3 +227,17 @@ def test_a_task_whose_body_alone_names_it_is_buried_and_replayed_under_its_id(br
     (dead,) = q.dead.list()
     assert (dead.id, dead.type, dead.attempt) == ("foreign-1", "t", 3)
     assert q.dead.requeue(id="foreign-1") == 1
+
+
+def test_letters_of_many_pages_are_all_listed_and_all_purged(broker: Broker) -> None:
+    q = broker.queue()
+
+    def refuse(task: ReceivedTask) -> None:
+        raise Reject("no")
+
+    q.start(refuse, concurrency=8)
+    q.enqueue_batch([Task("t", i, id=f"t{i}") for i in range(450)])
+    eventually(lambda: len(q.dead.list(limit=1000)) == 450, timeout=60)
+    assert {letter.id for letter in q.dead.list(limit=1000)} == {f"t{i}" for i in range(450)}
+    assert q.dead.purge() == 450
+    assert q.dead.list() == []

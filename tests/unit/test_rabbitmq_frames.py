@@ -15,9 +15,9 @@ SHORT = st.text(st.characters(codec="utf-8"), max_size=40)
 @given(
     exchange=SHORT,
     key=SHORT,
-    headers=st.dictionaries(SHORT, st.text(st.characters(codec="utf-8"), max_size=300), max_size=6),
-    body=st.binary(max_size=500),
-    most=st.integers(1, 300),
+    headers=st.dictionaries(SHORT, st.text(st.characters(codec="utf-8"), max_size=100), max_size=4),
+    body=st.binary(max_size=500).map(lambda piece: piece * 40),
+    most=st.integers(4000, 9000),
     message_id=SHORT.filter(bool),
     timestamp=st.integers(0, 2**40),
 )
@@ -48,6 +48,14 @@ def test_frames_are_those_of_pika(
         message_id=message_id,
         timestamp=timestamp,
     )
+
+
+def test_headers_that_fill_more_than_a_frame_are_refused_by_size() -> None:
+    """The server would close the connection over them, and everything on its way would have to go again."""
+    with pytest.raises(ValueError, match=r"headers have 50\d\d bytes, the server takes 4088"):
+        publish_frames(
+            3, 4088, "", "q", {"m": "x" * 5000}, b"", content_type="", correlation_id="1", message_id="m", timestamp=0
+        )
 
 
 @given(

@@ -35,6 +35,8 @@ class Got:
 class Conversation:
     """One channel, for one thread at a time. A request that the server refuses closes it; the next one opens another.
 
+    Unless messages came on it: their tags mean others on another channel, so then the conversation is over.
+
     Args:
         timeout: seconds for all requests until `close` together; `extend` gives more.
     """
@@ -50,12 +52,17 @@ class Conversation:
         self._failure: BaseException | None = None
         self._serial = 0
         self._waiting: int | None = None
+        self._holds = False
 
     def __enter__(self) -> Conversation:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def another(self) -> Conversation:
+        """One on the same link, with a time of its own."""
+        return Conversation(self._link, self._timeout)
 
     def extend(self) -> None:
         """The full time again from now on."""
@@ -149,6 +156,7 @@ class Conversation:
             channel.basic_get(queue, got)
 
         found: Got | None = self._ask(f"queue {queue!r}", ask)
+        self._holds = self._holds or found is not None
         return found
 
     def consume(self, queue: str, prefetch: int, on_message: Callable[[Got], None]) -> str:
@@ -165,6 +173,7 @@ class Conversation:
             channel.basic_consume(queue, bring, callback=done)
 
         self._ask(f"queue {queue!r}", qos)
+        self._holds = True
         return str(self._ask(f"queue {queue!r}", ask).method.consumer_tag)
 
     def cancel(self, consumer_tag: str) -> None:
@@ -239,6 +248,8 @@ class Conversation:
 
     def _ask(self, what: str, request: Callable[[Channel, Callable[[Any], None]], None]) -> Any:
         if not self.is_open:
+            if self._holds:
+                raise BrokerUnavailable(f"{self._link.where}: {what}: the connection was lost; begin again")
             self._open()
         channel = self._channel
         assert channel is not None

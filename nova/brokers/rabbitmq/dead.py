@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 
 from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.conversation import Conversation, Got
-from nova.brokers.rabbitmq.messages import Outgoing, Place, copy_back, deliver, number
+from nova.brokers.rabbitmq.messages import Outgoing, Place, copy_back, deliver
 from nova.brokers.rabbitmq.publisher import Publisher
 from nova.brokers.rabbitmq.turns import give_back, take
-from nova.envelope import DIED, TARGET
+from nova.envelope import TARGET
 from nova.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["RabbitDeadLetters"]
@@ -97,6 +97,7 @@ class RabbitDeadLetters:
             self._renew(self._talk)
             self._put_back(self._talk)
         finally:
+            give_back(self._talk, self._lock)
             self._end()
 
     def _open(self) -> Conversation:
@@ -126,14 +127,11 @@ class RabbitDeadLetters:
 
     def _put_back(self, talk: Conversation) -> None:
         """Return what is held and wait until others can see it: the queue takes a moment."""
-        if not talk.is_open:
-            return
         count = len(self._letters)
-        if count:
+        if count and talk.is_open:
             ready = _ready(talk, self._queue)
             talk.nack_all()
             talk.until_ready(self._queue, ready + count, BACK_WITHIN)
-        give_back(talk, self._lock)
 
     def _fetch(self, talk: Conversation, count: int) -> bool:
         """Hold up to so many more; False = there are none."""
@@ -141,6 +139,8 @@ class RabbitDeadLetters:
         count = min(count, found[0] if found is not None else 0, 60_000)
         if count <= 0:
             return False
+        with self._arrived:
+            self._came = []
         consumer = talk.consume(self._queue, count, self._on_message)
         with self._arrived:
             last = time.monotonic()
@@ -155,7 +155,7 @@ class RabbitDeadLetters:
         for got in came:
             delivery = deliver(self._topic, self._queue, 0, got.tag, got.properties, got.body)
             delivery.suspect = False
-            self._letters[_cursor(delivery, got.tag)] = delivery
+            self._letters[_cursor(got.tag)] = delivery
         return bool(came)
 
     def _on_message(self, got: Got) -> None:
@@ -184,6 +184,6 @@ def _fresh(delivery: Delivery, queue: str) -> Outgoing:
     return copy_back(delivery, queue)
 
 
-def _cursor(delivery: Delivery, tag: int) -> str:
-    """Oldest first: by the instant it was buried, then in the server's order."""
-    return f"{number(delivery.headers.get(DIED)) or 0:016d}-{tag:012d}"
+def _cursor(tag: int) -> str:
+    """In the queue's order: a later page must never hold what lies before an earlier one."""
+    return f"{tag:012d}"

@@ -49,7 +49,8 @@ def publish_frames(
         timestamp: in seconds.
 
     Raises:
-        ValueError: a short text is longer than 255 bytes of UTF-8, or a text holds what UTF-8 cannot.
+        ValueError: a short text is longer than 255 bytes of UTF-8, a text holds what UTF-8 cannot, or the headers fill more
+            than one frame, over which the server would close the connection.
     """
     method = b"".join((_PUBLISH.pack(_BASIC, 40, 0), _name(exchange), _short(key), _MANDATORY))
     table = b"".join([part for name, text in headers.items() for part in _field(name, text)])
@@ -65,6 +66,10 @@ def publish_frames(
             _INSTANT.pack(timestamp),
         )
     )
+    if len(content) > most:
+        raise ValueError(
+            f"its headers have {len(content)} bytes, the server takes {most}; put the data into the payload"
+        )
     parts = [
         _FRAME.pack(_METHOD, channel, len(method)),
         method,

@@ -28,8 +28,9 @@ class GroupKeeper:
     def join(self, group: str, topics: Sequence[str], *, for_all: bool) -> dict[str, Source]:
         """Register a group, make its queues, and say what it reads, by queue.
 
-        Registered first: a group whose queues are not there yet is listed without topics, but one with queues that is not
-        listed could never be removed.
+        Noted first, so that what there is of it can be removed; then bound, then registered: a group that dies in between
+        gets too much, never too little. Registered before it is bound, what falls due meanwhile would come to later groups
+        only, which pass it over.
 
         Args:
             for_all: it also gets what is published for all groups; False = only what is addressed to it.
@@ -37,12 +38,18 @@ class GroupKeeper:
         names = self._names
         self._topology.ensure()
 
+        def note(book: Book) -> tuple[None, bool]:
+            return None, sum(book.keep(group, topic) for topic in topics) > 0
+
         def register(book: Book) -> tuple[Book, bool]:
             return book, book.register(group, topics, clock.now_ms())
 
+        self._registry.change(note)
+        self._topology.join(group, topics, for_all=for_all)
         book = self._registry.change(register)
         first = [topic for topic in topics if for_all and book.readers(topic)[0] == group]
-        self._topology.join(group, topics, for_all=for_all, unclaimed=first)
+        for topic in first:
+            self._topology.make_unclaimed(topic)
         sources: dict[str, Source] = {}
         for topic in topics:
             home = names.queue(group, topic)
@@ -108,8 +115,9 @@ class GroupKeeper:
         for queue in queues:
             if (found := talk.look(queue)) is not None and found[1]:
                 raise BrokerError(f"{self._where}: the group {group!r} has running workers; stop its workers first")
-        for queue in queues:
-            talk.delete_queue(queue)
+        for queue, topic in zip(queues, topics, strict=True):
+            if not names.is_go(topic):  # all groups share that one, and Go's consumers
+                talk.delete_queue(queue)
         for topic in book.groups.get(group, ()):
             if book.readers(topic)[0] == group and talk.look(names.unclaimed(topic)) is not None:
                 talk.delete_queue(names.unclaimed(topic))
@@ -122,7 +130,7 @@ class GroupKeeper:
             found = talk.look(names.queue(group, topic))
             if found is None:
                 continue
-            waiting += found[0]
+            waiting += 0 if names.is_go(topic) else found[0]
             active = active or found[1] > 0
             if topic in book.groups.get(group, ()):
                 reads.append(topic)

@@ -410,3 +410,4 @@ class Publisher:
                 pending.settle(index, PublishError(text, may_be_stored=True) if message.sent else kind(text))
             if not pending.future.done():
                 self._finish(pending)
+        self._ready = deque(item for item in self._ready if not item[2].done)

@@ -72,8 +72,8 @@ class Topology:
         with self.talk() as talk:
             talk.declare_queue(queue, lease_arguments(home))
 
-    def join(self, group: str, topics: Iterable[str], *, for_all: bool, unclaimed: Iterable[str]) -> None:
-        """A group's queues, bound to what is published for all; and the unclaimed ones it takes."""
+    def join(self, group: str, topics: Iterable[str], *, for_all: bool) -> None:
+        """A group's queues, bound to what is published for all."""
         names = self._names
         with self.talk() as talk:
             for topic in topics:
@@ -81,8 +81,6 @@ class Topology:
                 talk.declare_queue(queue, names.arguments(topic))
                 if for_all:
                     talk.bind_queue(queue, names.exchange, topic)
-            for topic in unclaimed:
-                talk.declare_queue(names.unclaimed(topic), QUORUM)
 
     def _has_levels(self, talk: Conversation) -> bool:
         try:

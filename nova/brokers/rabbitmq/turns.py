@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
 from nova.brokers.rabbitmq.conversation import Conversation
 from nova.brokers.rabbitmq.failures import RESOURCE_LOCKED, Refused
-from nova.errors import BrokerUnavailable
+from nova.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["give_back", "take", "turn"]
 
 WAIT_FIRST = 0.005
 WAIT_MOST = 0.1
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -49,5 +52,13 @@ def take(talk: Conversation, name: str, timeout: float, what: str) -> None:
 
 
 def give_back(talk: Conversation, name: str) -> None:
-    """Let the next one have it."""
-    talk.delete_queue(name)
+    """Let the next one have it.
+
+    On a channel and in a time of its own: those of `talk` may be over, and the name would be held as long as the connection
+    lives. If that has ended the name is free already, and perhaps another's.
+    """
+    try:
+        with talk.another() as own:
+            own.delete_queue(name)
+    except BrokerError as exc:
+        _log.info("giving back %r: %s", name, exc)
