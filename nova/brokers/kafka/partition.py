@@ -15,13 +15,23 @@ from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.offset_map import OffsetMap
 from nova.brokers.kafka.tracker import OffsetTracker
 
-__all__ = ["CALM_SECONDS", "CAREFUL_DEATHS", "CAREFUL_HELD", "SUSPECT_DEATHS", "KafkaDelivery", "Partition"]
+__all__ = [
+    "CALM_SECONDS",
+    "CAREFUL_DEATHS",
+    "CAREFUL_HELD",
+    "CAREFUL_MOST",
+    "SUSPECT_DEATHS",
+    "KafkaDelivery",
+    "Partition",
+]
 
 SUSPECT_DEATHS = 3
 CAREFUL_DEATHS = 2
 CALM_SECONDS = 10.0
 CAREFUL_HELD = 32
-"""The most records lent at once while it is not known which of them kills: all of them may become suspects."""
+"""The most records lent at once at first while it is not known which of them kills: all of them may become suspects."""
+CAREFUL_MOST = 512
+"""And after rounds that nobody died of, each twice as large: batches that wait for their window would take an hour else."""
 
 
 class KafkaDelivery(Delivery, gc=False, eq=False, kw_only=True):

@@ -20,7 +20,7 @@ from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.commits import Commits
 from nova.brokers.kafka.handles import abandon_consumer, close_consumer, open_handle
 from nova.brokers.kafka.health import Health
-from nova.brokers.kafka.partition import CAREFUL_HELD, KafkaDelivery, Partition
+from nova.brokers.kafka.partition import CAREFUL_HELD, CAREFUL_MOST, KafkaDelivery, Partition
 from nova.brokers.kafka.receiving import PumpOptions, Receiver
 from nova.brokers.kafka.records import DEATHS, SENT, decode_headers, number, unpack
 from nova.envelope import GROUP, Headers
@@ -59,6 +59,8 @@ class Pump:
         self._partitions: dict[Place, Partition] = {}
         self._commits = Commits(self._partitions, self._health, self._label)
         self._generation = 0
+        self._careful = CAREFUL_HELD
+        self._careful_held = 0
         self._owner = secrets.randbelow((1 << 28) - 1) + 1
         self._lent_at_loss: dict[Place, tuple[int, ...]] = {}
         self._commands: deque[Callable[[], None]] = deque()
@@ -216,7 +218,13 @@ class Pump:
             return BACKLOG - len(self._backlog)
         careful = [len(partition.held) for partition in self._partitions.values() if partition.is_careful]
         room = self._receiver.room()
-        return min(room, CAREFUL_HELD - sum(careful)) if careful else room
+        if not careful:
+            return room
+        held = sum(careful)
+        if self._careful_held and not held:
+            self._careful = min(2 * self._careful, CAREFUL_MOST)
+        self._careful_held = held
+        return min(room, self._careful - held)
 
     def _apply(self) -> None:
         self._wake.clear()
@@ -384,6 +392,7 @@ class Pump:
             consumer.incremental_assign([])
             return
         known = self._positions(consumer, places)
+        self._careful = CAREFUL_HELD
         targets: list[TopicPartition] = []
         for place in places:
             topic, number = place.topic, place.partition
