@@ -33,6 +33,7 @@ class Container:
         options: of `docker create`, without the name.
         answers: waits until the server answers; False = it does not.
         owner: the process with which it dies; None = it outlives everybody.
+        command: what runs inside; () = what the image says.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Container:
         image: str,
         options: Sequence[str],
         *,
+        command: Sequence[str] = (),
         address: str,
         answers: Callable[[], bool],
         owner: int | None,
@@ -49,6 +51,7 @@ class Container:
         self.name = f"nova-tests-{kind.lower()}-{uuid.uuid4().hex[:12]}"
         self._kind = kind
         self._image = image
+        self._command = command
         self._options = options
         self._answers = answers
         self._owner = owner
@@ -59,7 +62,7 @@ class Container:
         Raises:
             RuntimeError: it did not answer; the message ends with its log.
         """
-        _docker("create", "--name", self.name, *self._options, self._image)
+        _docker("create", "--name", self.name, *self._options, self._image, *self._command)
         when_gone(self._owner, *self.end)
         self.restart()
 

@@ -1,0 +1,1 @@
+"""RocketMQ for tests: `RocketServer`, and how a test finds one."""
