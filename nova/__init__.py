@@ -55,6 +55,7 @@ from nova.options import (
     with_queues,
     with_rabbitmq,
     with_retry,
+    with_rocketmq,
     with_sqlite,
     with_topic_prefix,
 )
@@ -119,6 +120,7 @@ __all__ = [
     "with_queues",
     "with_rabbitmq",
     "with_retry",
+    "with_rocketmq",
     "with_sqlite",
     "with_topic_prefix",
 ]

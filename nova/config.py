@@ -24,9 +24,17 @@ _DRIVERS: dict[str, Callable[..., Option]] = {
     "kafka": options.with_kafka,
     "memory": options.with_memory,
     "rabbitmq": options.with_rabbitmq,
+    "rocketmq": options.with_rocketmq,
     "sqlite": options.with_sqlite,
 }
-_SCHEMES = {"amqp": "rabbitmq", "amqps": "rabbitmq", "kafka": "kafka", "memory": "memory", "sqlite": "sqlite"}
+_SCHEMES = {
+    "amqp": "rabbitmq",
+    "amqps": "rabbitmq",
+    "kafka": "kafka",
+    "memory": "memory",
+    "rocketmq": "rocketmq",
+    "sqlite": "sqlite",
+}
 """The driver that a URL's scheme means."""
 _SECTIONS: dict[str, Callable[..., Option]] = {
     "delay_slots": options.with_delay_slots,
@@ -73,7 +81,8 @@ def from_config(source: str | Path | Mapping[str, Any]) -> list[Option]:
 def from_url(url: str) -> list[Option]:
     """The options of a URL: `sqlite:///relative.db`, `memory://name`, `kafka://user:password@host:9092,other:9092`.
 
-    RabbitMQ is `amqp://user:password@host:5672/vhost`, or `amqps://…` with TLS.
+    RabbitMQ is `amqp://user:password@host:5672/vhost`, or `amqps://…` with TLS; RocketMQ is
+    `rocketmq://access-key:secret-key@host:8081,other:8081?admin=host:9876`.
 
     The query holds the driver's options and `group_id`, `topic_prefix`, `message_format`:
     `sqlite:///nova.db?group_id=billing&lease=10`. No error shows a password.
@@ -89,7 +98,7 @@ def from_url(url: str) -> list[Option]:
         raise ConfigError("from_url: this is no URL; expected one such as sqlite:///nova.db") from None
     _check_known(parts.scheme, _SCHEMES, "from_url: scheme")
     driver = _SCHEMES[parts.scheme]
-    if driver in ("kafka", "rabbitmq") and "@" in parts.path + parts.query + parts.fragment:
+    if driver in ("kafka", "rabbitmq", "rocketmq") and "@" in parts.path + parts.query + parts.fragment:
         # Before anything is quoted in an error: a '/', '?' or '#' in a password ends the user's part of the URL.
         raise ConfigError(
             f"from_url: {parts.scheme}: an '@' after the hosts; "
@@ -203,6 +212,18 @@ def _rabbitmq_parts(parts: SplitResult) -> dict[str, str]:
     return {"url": f"{parts.scheme}://{parts.netloc}{parts.path}"}
 
 
+def _rocketmq_parts(parts: SplitResult) -> dict[str, str]:
+    _check_no_path(parts, "host:port,host:port")
+    user, _, servers = parts.netloc.rpartition("@")
+    access_key, has_secret, secret_key = user.partition(":")
+    found = {"endpoints": servers} if servers else {}
+    if access_key:
+        found["access_key"] = unquote(access_key)
+    if has_secret:
+        found["secret_key"] = unquote(secret_key)
+    return found
+
+
 def _check_no_path(parts: SplitResult, what: str) -> None:
     if parts.path.strip("/"):
         raise ConfigError(f"from_url: {parts.scheme}:// takes {what}, not a path; write {parts.scheme}://{what}")
@@ -212,6 +233,7 @@ _AUTHORITIES: dict[str, Callable[[SplitResult], dict[str, str]]] = {
     "kafka": _kafka_parts,
     "memory": _memory_parts,
     "rabbitmq": _rabbitmq_parts,
+    "rocketmq": _rocketmq_parts,
     "sqlite": _sqlite_parts,
 }
 """What stands before the query of a URL, by driver."""

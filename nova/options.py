@@ -15,6 +15,7 @@ from nova.brokers.base import Driver, DriverConfig
 from nova.brokers.kafka.config import KafkaConfig, OAuthToken
 from nova.brokers.memory.config import MemoryConfig
 from nova.brokers.rabbitmq.config import RabbitMQConfig
+from nova.brokers.rocketmq.config import RocketMQConfig
 from nova.brokers.sqlite.config import SQLiteConfig
 from nova.clock import seconds
 from nova.codecs import Codec, check_codec, find_codec
@@ -39,6 +40,7 @@ __all__ = [
     "with_queues",
     "with_rabbitmq",
     "with_retry",
+    "with_rocketmq",
     "with_sqlite",
     "with_topic_prefix",
 ]
@@ -109,7 +111,20 @@ def settle(options: Sequence[Option]) -> QueueSettings:
             what = "two drivers" if option.setting == "driver" else f"the {option.setting.replace('_', ' ')} twice"
             raise ConfigError(f"TaskQueue: {what} given, by {other.source}() and {option.source}(); keep one")
         chosen[option.setting] = option
+    _map_reconsume_times(chosen)
     return QueueSettings(**{setting: option.value for setting, option in chosen.items()})
+
+
+def _map_reconsume_times(chosen: dict[str, Option]) -> None:
+    """RocketMQ's word for `max_retries`; Nova retries by itself, so it is the policy that must know."""
+    driver = chosen.get("driver")
+    if driver is None or not isinstance(driver.value, RocketMQConfig) or driver.value.max_reconsume_times is None:
+        return
+    if "retry" in chosen:
+        raise ConfigError(
+            "TaskQueue: the retries twice given, by with_rocketmq(max_reconsume_times=…) and with_retry(); keep one"
+        )
+    chosen["retry"] = Option("retry", ExponentialBackoff(driver.value.max_reconsume_times), "with_rocketmq")
 
 
 def with_memory(*, name: str | None = None, max_messages: int = 1_000_000, max_body_bytes: int = 64 << 20) -> Option:
@@ -281,6 +296,65 @@ def with_rabbitmq(
         go_compatible=go_compatible,
     )
     return Option("driver", config, "with_rabbitmq")
+
+
+def with_rocketmq(
+    endpoints: str,
+    *,
+    admin: str | None = None,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    tls: bool = False,
+    request_timeout: float | timedelta = 10.0,
+    send_timeout: float | timedelta = 20.0,
+    invisible_duration: float | timedelta = 120.0,
+    poll_timeout: float | timedelta = 5.0,
+    max_reconsume_times: int | None = None,
+    consumer_model: str = "clustering",
+    max_body_bytes: int = 4 << 20,
+    queues: int = 4,
+    delay_guard: float | timedelta = 1.5,
+    max_delay: float | timedelta = 86_400.0,
+) -> Option:
+    """Use a RocketMQ 5 cluster with gRPC proxies.
+
+    Args:
+        endpoints: `host:port` of the gRPC proxy (8081 unless said otherwise), several with commas.
+        admin: `host:port` of the name server, by which topics and groups are made, counted and removed; None = port
+            9876 of the first endpoint's host, if it answers; "" = none, then all must exist.
+        access_key: of a user of a server with ACL.
+        secret_key: of that user.
+        tls: encrypt the connection to the proxy; its certificate must be signed by an authority of the system's.
+        request_timeout: seconds one request may take; at most 20.
+        send_timeout: seconds after which an unconfirmed task is given up; at most 20.
+        invisible_duration: seconds after which the tasks of a dead process go to another; 10 or more on a server as it comes.
+        poll_timeout: seconds a receive waits on the server, by which a stop may last longer; 5 or more on a server as
+            it comes.
+        max_reconsume_times: runs after the first, as `with_retry(max_retries=…)`.
+        consumer_model: `clustering`; broadcasting is refused.
+        max_body_bytes: the largest message body.
+        queues: of each topic Nova makes, on each broker.
+        delay_guard: seconds before its time at which a delayed task leaves the server's timers and is held by a worker.
+        max_delay: the longest delay the server takes (`maxDelayTimeMills` of the proxy, a day); longer ones are chained.
+    """
+    config = RocketMQConfig(
+        endpoints=endpoints,
+        admin=admin,
+        access_key=access_key,
+        secret_key=secret_key,
+        tls=tls,
+        request_timeout=seconds("with_rocketmq(request_timeout)", request_timeout),
+        send_timeout=seconds("with_rocketmq(send_timeout)", send_timeout),
+        invisible_duration=seconds("with_rocketmq(invisible_duration)", invisible_duration),
+        poll_timeout=seconds("with_rocketmq(poll_timeout)", poll_timeout),
+        max_reconsume_times=max_reconsume_times,
+        consumer_model=consumer_model,
+        max_body_bytes=max_body_bytes,
+        queues=queues,
+        delay_guard=seconds("with_rocketmq(delay_guard)", delay_guard),
+        max_delay=seconds("with_rocketmq(max_delay)", max_delay),
+    )
+    return Option("driver", config, "with_rocketmq")
 
 
 def with_driver(driver: Driver) -> Option:

@@ -29,6 +29,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from tests.servers.rabbitmq import finding as rabbitmq
 
         rabbitmq.prepare()
+    if any(_wants("rocketmq", item.nodeid) for item in session.items):
+        from tests.servers.rocketmq import finding as rocketmq
+
+        rocketmq.prepare()
 
 
 def _wants(broker: str, nodeid: str) -> bool:

@@ -24,6 +24,9 @@ from tests.servers.kafka import finding as kafka_finding
 from tests.servers.kafka.server import delete_topics
 from tests.servers.rabbitmq import finding as rabbitmq_finding
 from tests.servers.rabbitmq.cleaning import delete_prefix
+from tests.servers.rocketmq import cleaning as rocketmq_cleaning
+from tests.servers.rocketmq import finding as rocketmq_finding
+from tests.servers.rocketmq.server import section as rocketmq_section
 from tests.servers.sharing import Server
 
 SKIPS: dict[tuple[str, str], str] = {
@@ -35,8 +38,11 @@ SKIPS: dict[tuple[str, str], str] = {
 }
 """(driver, scenario) -> reason. Nothing else may be skipped."""
 
-UNTOLD: dict[str, frozenset[str]] = {"rabbitmq": frozenset({"delayed", "running"})}
-"""driver -> the counts that its broker does not tell: AMQP knows no call for them. Every other driver must tell all."""
+UNTOLD: dict[str, frozenset[str]] = {
+    "rabbitmq": frozenset({"delayed", "running"}),
+    "rocketmq": frozenset({"delayed", "running"}),
+}
+"""driver -> the counts that its broker does not tell: AMQP and RocketMQ know no call for them. Every other must tell all."""
 
 _serial = itertools.count(1)
 
@@ -118,6 +124,8 @@ class Broker:
                 delete_topics(self.section["bootstrap_servers"], self.prefix)
             elif self.name == "rabbitmq":
                 delete_prefix(self.section["url"], self.prefix)
+            elif self.name == "rocketmq":
+                rocketmq_cleaning.delete_prefix(self.section["endpoints"], self.section["admin"], self.prefix)
 
 
 @contextmanager
@@ -155,6 +163,8 @@ def make(name: str, directory: Path, overrides: Mapping[str, Any] | None = None,
         return _kafka(directory, overrides or {}, own_server)
     if name == "rabbitmq":
         return _rabbitmq(directory, overrides or {}, own_server)
+    if name == "rocketmq":
+        return _rocketmq(directory, overrides or {}, own_server)
     sections: dict[str, dict[str, Any]] = {
         "memory": {"name": str(directory)},
         "sqlite": {"path": str(directory / "nova.db"), "lease": 2.0, "busy_timeout": 1.0},
@@ -184,9 +194,22 @@ def _rabbitmq(directory: Path, overrides: Mapping[str, Any], own_server: bool) -
     return Broker("rabbitmq", {**section, **overrides}, _lasting_prefix(), server)
 
 
+def _rocketmq(directory: Path, overrides: Mapping[str, Any], own_server: bool) -> Broker:
+    server = rocketmq_finding.private_server(directory / "rocketmq") if own_server else None
+    section = {
+        **rocketmq_section(rocketmq_finding.shared_address() if server is None else server.address),
+        "request_timeout": 3.0,
+        "send_timeout": 5.0,
+        "invisible_duration": 3.0,
+        "poll_timeout": 0.3,
+        "queues": 2,
+    }
+    return Broker("rocketmq", {**section, **overrides}, _lasting_prefix(), server)
+
+
 def _lasting_prefix() -> str:
     """Of a server that may outlive the run, while process ids come again."""
     return f"T{os.getpid()}-{next(_serial)}-{secrets.token_hex(3)}"
 
 
-NAMES = ("memory", "sqlite", "kafka", "rabbitmq")
+NAMES = ("memory", "sqlite", "kafka", "rabbitmq", "rocketmq")

@@ -42,9 +42,19 @@ PINNED = {
         housekeeping_every=1.0,
         delay_p99=0.3,
     ),
+    "rocketmq": Capabilities(
+        name="rocketmq",
+        durable=True,
+        shared=True,
+        max_body_bytes=4 << 20,
+        after_fork="refuse",
+        lease=3.0,
+        housekeeping_every=1.0,
+        delay_p99=1.5,
+    ),
 }
 
-SKIP_NOTHING = {"kafka", "rabbitmq"}
+SKIP_NOTHING = {"kafka", "rabbitmq", "rocketmq"}
 """The drivers that show every scenario: they have a server, which can be paused and killed."""
 
 

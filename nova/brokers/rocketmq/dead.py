@@ -1,0 +1,190 @@
+"""A group's dead letters: read by their place in the brokers' log, so that looking takes nothing and counts nothing.
+
+A log deletes no single message. What was removed is said by a message in the same topic, `nova-x-removed`, that names
+the places; whoever reads the topic reads both. Reading needs the brokers' own port: over gRPC a look is a hand-out, is
+counted, and hides what it shows from others for at least ten seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from nova.brokers.base import Confirmation, Delivery
+from nova.brokers.rocketmq.admin import Admin, Broker
+from nova.brokers.rocketmq.log_format import Stored, read_messages
+from nova.brokers.rocketmq.messages import EMPTY, FOR, Outgoing, new_id, read_headers, visible
+from nova.envelope import GROUP, TARGET
+from nova.errors import BrokerError
+
+__all__ = ["Graveyard", "RocketDeadLetters"]
+
+REMOVED = "nova-x-removed"
+PULLED = 256
+REMOVED_AT_ONCE = 200
+"""Places in one message: its properties have at most 16 KiB."""
+MOST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Place:
+    """Where a letter lies; sorts by age."""
+
+    stored_ms: int
+    broker: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.stored_ms:015d}/{self.broker}/{self.offset:020d}"
+
+
+class Graveyard:
+    """What is known of the topic of the dead letters: read once, then its news. Shared by the readers of one driver.
+
+    Args:
+        pull_as: the consumer group in whose name it is pulled; nothing is committed.
+    """
+
+    def __init__(self, admin: Admin, topic: str, pull_as: str) -> None:
+        self._admin = admin
+        self._topic = topic
+        self._pull_as = pull_as
+        self._read_to: dict[str, int] = {}
+        self._letters: dict[str, dict[_Place, str]] = {}
+        """By group: place and the topic it was buried from."""
+        self._gone: set[tuple[str, int]] = set()
+        self._using = threading.Lock()
+
+    def letters(self, group: str) -> dict[_Place, str]:
+        """The places of a group's letters as of now, and the topics they were buried from.
+
+        Raises:
+            BrokerError: the brokers do not tell.
+        """
+        with self._using:
+            for broker in self._admin.brokers("reading dead letters"):
+                self._refresh(broker)
+            return dict(self._letters.get(group, {}))
+
+    def read(self, place: _Place) -> Stored | None:
+        """One letter; None = the broker has deleted it, with age."""
+        for broker in self._admin.brokers("reading dead letters"):
+            if broker.name == place.broker:
+                data, _ = broker.pull(self._pull_as, self._topic, 0, place.offset, 1)
+                return next((found for found in read_messages(data) if found.offset == place.offset), None)
+        return None
+
+    def run(self, places: Sequence[_Place]) -> Iterator[tuple[_Place, Stored]]:
+        """Letters, several in one question where they lie together."""
+        wanted = {(place.broker, place.offset): place for place in places}
+        brokers = {broker.name: broker for broker in self._admin.brokers("reading dead letters")}
+        found: dict[_Place, Stored] = {}
+        for place in places:
+            broker = brokers.get(place.broker)
+            if place in found or broker is None:
+                continue
+            data, _ = broker.pull(self._pull_as, self._topic, 0, place.offset, PULLED)
+            for stored in read_messages(data):
+                hit = wanted.get((place.broker, stored.offset))
+                if hit is not None:
+                    found[hit] = stored
+        for place in places:
+            if place in found:
+                yield place, found[place]
+
+    def _refresh(self, broker: Broker) -> None:
+        position = max(self._read_to.get(broker.name, 0), broker.start(self._topic, 0))
+        end = broker.end(self._topic, 0)
+        while position < end:
+            data, following = broker.pull(self._pull_as, self._topic, 0, position, PULLED)
+            for stored in read_messages(data):
+                self._note(broker.name, stored)
+            position = max(following, position + 1)
+            self._read_to[broker.name] = position
+        self._forget_deleted(broker)
+
+    def _note(self, broker: str, stored: Stored) -> None:
+        removed = stored.properties.get(REMOVED)
+        if removed is not None:
+            for text in removed.split():
+                name, _, offset = text.rpartition("/")
+                self._remove(name, int(offset))
+            return
+        headers = read_headers(stored.properties)
+        group = headers.get(FOR) or headers.get(GROUP) or ""
+        if (broker, stored.offset) not in self._gone:
+            self._letters.setdefault(group, {})[_Place(stored.stored_ms, broker, stored.offset)] = headers.get(
+                TARGET, ""
+            )
+
+    def _remove(self, broker: str, offset: int) -> None:
+        self._gone.add((broker, offset))
+        for letters in self._letters.values():
+            for place in [place for place in letters if place.offset == offset and place.broker == broker]:
+                del letters[place]
+
+    def _forget_deleted(self, broker: Broker) -> None:
+        """What the broker has deleted with age."""
+        start = broker.start(self._topic, 0)
+        self._gone = {(name, offset) for name, offset in self._gone if name != broker.name or offset >= start}
+        for letters in self._letters.values():
+            for place in [place for place in letters if place.broker == broker.name and place.offset < start]:
+                del letters[place]
+
+
+class RocketDeadLetters:
+    """One group's letters. One thread at a time."""
+
+    def __init__(
+        self,
+        graveyard: Graveyard,
+        topic: str,
+        group: str,
+        publish: Callable[[Sequence[Outgoing]], Confirmation],
+        timeout: float,
+    ) -> None:
+        self._graveyard = graveyard
+        self._topic = topic
+        self._group = group
+        self._publish = publish
+        self._timeout = timeout
+
+    def read(self, limit: int, after: str | None = None) -> list[tuple[str, Delivery]]:
+        """The oldest letters behind the cursor."""
+        places = [
+            place for place in sorted(self._graveyard.letters(self._group)) if after is None or str(place) > after
+        ]
+        return [(str(place), self._delivery(place, stored)) for place, stored in self._graveyard.run(places[:limit])]
+
+    def remove(self, deliveries: Sequence[Delivery]) -> int:
+        """Say that they are gone, and wait until that is stored."""
+        there = self._graveyard.letters(self._group)
+        places = [delivery.handle for delivery in deliveries if delivery.handle in there]
+        for start in range(0, len(places), REMOVED_AT_ONCE):
+            part = places[start : start + REMOVED_AT_ONCE]
+            text = " ".join(f"{place.broker}/{place.offset}" for place in part)
+            message = Outgoing(self._topic, b"-", {REMOVED: text, FOR: self._group}, "", None, new_id())
+            (error,) = self._publish([message]).result(self._timeout + 20)
+            if error is not None:
+                raise BrokerError(str(error)) from error
+        self._graveyard.letters(self._group)
+        return len(places)
+
+    def count(self) -> Counter[str]:
+        """Letters by the topic they were buried from; "" where they do not say."""
+        return Counter(self._graveyard.letters(self._group).values())
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+    def _delivery(self, place: _Place, stored: Stored) -> Delivery:
+        headers = read_headers(stored.properties)
+        body = b"" if EMPTY in headers else stored.body
+        shown = {name: text for name, text in visible(headers).items() if not name.isupper() and name not in _SERVERS}
+        return Delivery(self._topic, body, shown, place, stored.stored_ms)
+
+
+_SERVERS = frozenset({"__BORNHOST", "UNIQ_KEY", "CLUSTER"})
+"""Properties that the server adds; its others are in capitals."""
