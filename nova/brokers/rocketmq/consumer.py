@@ -143,10 +143,10 @@ class Consumer:
         attempts = settings.backoff_policy.max_attempts
         if 0 < attempts <= LEAST_RETRIES:
             self._refusal = (
-                f"{self.connection.where}: the consumer group {self.group!r} has retryMaxTimes={attempts - 1}, after "
-                f"which the server takes a task away while it runs; expected at least {LEAST_RETRIES}: run "
-                f"mqadmin updateSubGroup -n NAMESERVER -c CLUSTER -g '{self.group}' -r 1000000, or give "
-                "with_rocketmq(admin=…) for a new group"
+                f"{self.connection.where}: the consumer group {self.group!r} is missing or has "
+                f"retryMaxTimes={attempts - 1}, after which the server takes a task away while it runs; expected at least "
+                f"{LEAST_RETRIES}: run mqadmin updateSubGroup -n NAMESERVER -c CLUSTER -g '{self.group}' -r 1000000, or "
+                "give with_rocketmq(admin=…) so that Nova can make it"
             )
         else:
             self._refusal = None

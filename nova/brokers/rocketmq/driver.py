@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from nova import clock
 from nova.brokers.base import Capabilities, Confirmation, DriverContext, Group, Message, SubscribeRequest, TopicDepth
+from nova.brokers.rocketmq import stubs  # noqa: F401 - first, before anything loads grpc: it silences gRPC's log
 from nova.brokers.rocketmq.acks import Acker
 from nova.brokers.rocketmq.admin import Admin
 from nova.brokers.rocketmq.client import Connection, until_answers

@@ -26,6 +26,11 @@ __all__ = ["NO_PERMISSION", "SUCCESS", "Answer", "Refused", "Remoting"]
 
 SUCCESS = 0
 NO_PERMISSION = 16
+UNKNOWN_REQUEST = 3
+_HINTS = {
+    UNKNOWN_REQUEST: "; this is no name server: with_rocketmq(admin=…) takes the address of one, with port 9876 unless set",
+    NO_PERMISSION: "; check access_key and secret_key, and grant this user all on the prefix's topics and groups",
+}
 _VERSION = 500
 _HEADER_LENGTH = 0x00FFFFFF
 """The upper byte of a header's length says how it is written; 0 = JSON, which an answer to JSON is."""
@@ -84,12 +89,12 @@ class Remoting:
             except OSError as exc:
                 self._drop()
                 if not was_open or isinstance(exc, TimeoutError):
-                    raise BrokerUnavailable(f"{self.address}: {str(exc) or type(exc).__name__}") from exc
+                    raise BrokerUnavailable(f"rocketmq at {self.address}: {str(exc) or type(exc).__name__}") from exc
             try:  # the connection had been cut while nobody used it
                 return self._exchange(code, fields or {}, body)
             except OSError as exc:
                 self._drop()
-                raise BrokerUnavailable(f"{self.address}: {str(exc) or type(exc).__name__}") from exc
+                raise BrokerUnavailable(f"rocketmq at {self.address}: {str(exc) or type(exc).__name__}") from exc
 
     def close(self) -> None:
         """Let go of the server; another call connects anew."""
@@ -140,10 +145,9 @@ class Remoting:
             if header.get("opaque") != self._serial or not header.get("flag", 0) & 1:
                 continue  # a request of the server's own, such as news about a group; it wants no answer
             if header["code"] != SUCCESS:
-                remark = (header.get("remark") or "refused").strip().splitlines()[0]
-                raise Refused(
-                    header["code"], f"{self.address}: {remark} ({header['code']})", header.get("extFields") or {}
-                )
+                code, remark = header["code"], (header.get("remark") or "refused").strip().splitlines()[0]
+                text = f"rocketmq at {self.address}: {remark} ({code}){_HINTS.get(code, '')}"
+                raise Refused(code, text, header.get("extFields") or {})
             return Answer(header.get("extFields") or {}, frame[4 + size :])
 
 

@@ -48,20 +48,22 @@ class TopicKeeper:
             missing = [topic for topic in topics if topic not in self._brokers]
             if not missing:
                 return
-            brokers = self._admin.reach()
-            if brokers is not None:
+            if self._admin.reach() is not None:
                 for topic in missing:
                     self._make(topic)
-            absent = [topic for topic in missing if not self._find(topic, self._timeout if brokers is not None else 0)]
+                return
+            absent = [topic for topic in missing if not self._find(topic)]
             if absent:
                 raise BrokerError(self._demand(absent))
 
     def exists(self, topic: str) -> bool:
         """Whether there is such a topic; nothing is made."""
         with self._using:
-            return topic in self._brokers or (
-                (self._admin.reach() is None or self._admin.has_route(topic)) and self._find(topic, 0)
-            )
+            if topic in self._brokers:
+                return True
+            if self._admin.reach() is None:
+                return self._find(topic)
+            return self._look(topic)
 
     def brokers_of(self, topic: str) -> Sequence[str]:
         """The names of the brokers that have an ensured topic."""
@@ -77,35 +79,37 @@ class TopicKeeper:
     def _make(self, topic: str) -> None:
         kind = self._names.type_of(topic)
         for broker in self._admin.brokers("making a topic"):
-            found = broker.topic(topic)
-            if found is None:
+            if broker.topic(topic) is None:
                 broker.make_topic(topic, kind, 1 if topic.endswith(_SINGLE) else self._queues)
-            elif type_of(found) != kind:
-                raise BrokerError(self._wrong_type(topic, type_of(found)))
+        self._look(topic)
         deadline = time.monotonic() + self._timeout
         while not self._admin.has_route(topic):
             if time.monotonic() > deadline:
-                raise BrokerUnavailable(
-                    f"{self._connection.where}: the name server does not show the new topic {topic!r}"
-                )
+                raise BrokerUnavailable(f"{self._connection.where}: the name server does not show the topic {topic!r}")
             time.sleep(LOOK_EVERY)
 
-    def _find(self, topic: str, patience: float) -> bool:
-        """Learn who has a topic from the proxy; False = nobody.
+    def _look(self, topic: str) -> bool:
+        """Learn from the brokers who has a topic; the proxy is not asked, because it would remember a no for 20 s."""
+        found = {broker.name: broker.topic(topic) for broker in self._admin.brokers("looking for a topic")}
+        there = {name: settings for name, settings in found.items() if settings is not None}
+        for settings in there.values():
+            if type_of(settings) != self._names.type_of(topic):
+                raise BrokerError(self._wrong_type(topic, type_of(settings)))
+        if there:
+            self._brokers[topic] = tuple(sorted(there))
+        return bool(there)
+
+    def _find(self, topic: str) -> bool:
+        """Learn from the proxy who has a topic; False = nobody.
 
         Raises:
             BrokerError: it is of another type, or the proxy does not tell.
         """
-        deadline = time.monotonic() + patience
-        while True:
-            queues, failure = self._connection.route(topic, self._timeout)
-            if failure is None:
-                break
-            if failure.code != TOPIC_NOT_FOUND or time.monotonic() > deadline:
-                if failure.code != TOPIC_NOT_FOUND:
-                    raise failure.as_error(f"{self._connection.where}: topic {topic!r}")
-                return False
-            time.sleep(LOOK_EVERY)
+        queues, failure = self._connection.route(topic, self._timeout)
+        if failure is not None and failure.code == TOPIC_NOT_FOUND:
+            return False
+        if failure is not None:
+            raise failure.as_error(f"{self._connection.where}: topic {topic!r}")
         kind = self._names.type_of(topic)
         for queue in queues:
             if queue.accept_message_types and _TYPES[kind] not in queue.accept_message_types:

@@ -140,6 +140,7 @@ class RocketServer:
             "-XX:MaxDirectMemorySize=256m",
             "-XX:+UseSerialGC",
             "-Xshare:auto",
+            "-XX:TieredStopAtLevel=1",
             f"-Duser.home={here / 'user'}",
             "-Drocketmq.client.logUseSlf4j=true",
             f"-Drmq.logback.configurationFile={here / 'logback.xml'}",
