@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 
 from nova.brokers.base import Delivery
+from nova.brokers.rocketmq.client import renewed_receipt
 from nova.brokers.rocketmq.consumer import Consumer
 from nova.brokers.rocketmq.failures import INVALID_RECEIPT_HANDLE, Failure, failure_of_call, failure_of_status
 from nova.brokers.rocketmq.messages import Place
@@ -138,7 +139,7 @@ class Leases:
             self._open -= 1
             place.renewing = False
             if failure is None:
-                place.receipt = receipt or place.receipt
+                place.receipt = renewed_receipt(receipt) if receipt else place.receipt
                 place.until = until
             elif failure.code == INVALID_RECEIPT_HANDLE and delivery in self._held:
                 delivery.lost = True

@@ -1,0 +1,302 @@
+"""Bad input and a server in trouble: one clear error each, within the stated time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nova import (
+    BrokerError,
+    BrokerUnavailable,
+    ConfigError,
+    EncodeError,
+    NotSupported,
+    NovaError,
+    PublishError,
+    Task,
+    TaskQueue,
+    with_group_id,
+    with_message_format,
+    with_rocketmq,
+    with_topic_prefix,
+)
+from nova.brokers.rocketmq.admin import Admin
+from nova.brokers.rocketmq.config import RocketMQConfig
+from nova.brokers.rocketmq.names import Names
+from tests.conformance.brokers import Broker, make
+from tests.eventually import eventually
+from tests.servers.ports import free_ports
+from tests.servers.rocketmq.finding import private_java
+from tests.servers.rocketmq.secured import ADMIN, secured
+from tests.servers.rocketmq.server import RocketServer, section
+from tests.servers.rocketmq.settings import HOST, TUNED
+
+STATED = 12.0
+"""Seconds within which a queue that cannot be opened says so."""
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    made = make("rocketmq", tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RocketServer]:
+    directory = tmp_path_factory.mktemp("rocketmq")
+    started = private_java(directory, secured(TUNED, str(directory / "auth")), ADMIN)
+    yield started
+    started.stop()
+
+
+@contextmanager
+def queue(endpoints: str, prefix: str = "R", **options: object) -> Generator[TaskQueue]:
+    made = TaskQueue(
+        with_rocketmq(endpoints, **{"poll_timeout": 0.3, **options}),  # type: ignore[arg-type]
+        with_topic_prefix(prefix),
+        with_group_id("g"),
+        with_message_format("blob"),
+    )
+    try:
+        yield made
+    finally:
+        made.stop(timeout=5)
+
+
+@contextmanager
+def refused(kind: type[NovaError], *words: str, within: float = STATED) -> Generator[None]:
+    """One error of this kind with these words, in time."""
+    started = time.monotonic()
+    with pytest.raises(kind) as caught:
+        yield
+    assert time.monotonic() - started < within
+    for word in words:
+        assert word in str(caught.value), f"{word!r} is missing in: {caught.value}"
+    assert "wrong-secret" not in str(caught.value)
+
+
+def admin_of(broker: Broker) -> Admin:
+    config = RocketMQConfig(endpoints=broker.section["endpoints"], admin=broker.section["admin"])
+    return Admin(config, "rocketmq", 10)
+
+
+def test_nobody_listens() -> None:
+    port = free_ports(1)[0]
+    with queue(f"{HOST}:{port}") as q, refused(BrokerUnavailable, f"{HOST}:{port}", "refused", "that the proxy runs"):
+        q.connect(timeout=2.0)
+
+
+def test_a_host_that_does_not_exist() -> None:
+    with queue("nova.invalid") as q, refused(BrokerUnavailable, "nova.invalid:8081"):
+        q.connect(timeout=2.0)
+
+
+def test_a_port_that_speaks_another_protocol(broker: Broker) -> None:
+    with queue(broker.section["admin"]) as q, refused(BrokerUnavailable, broker.section["admin"], "listens for gRPC"):
+        q.connect(timeout=2.0)
+
+
+def test_a_certificate_of_a_stranger(broker: Broker) -> None:
+    with (
+        queue(broker.section["endpoints"], tls=True) as q,
+        refused(BrokerUnavailable, broker.section["endpoints"], "CERTIFICATE", "signed by an authority"),
+    ):
+        q.connect(timeout=2.0)
+
+
+def test_no_name_server_where_one_was_named(broker: Broker) -> None:
+    port = free_ports(1)[0]
+    with (
+        queue(broker.section["endpoints"], admin=f"{HOST}:{port}") as q,
+        refused(BrokerUnavailable, "no name server answers", f"{HOST}:{port}"),
+    ):
+        q.enqueue(Task("t"))
+
+
+@pytest.mark.parametrize("keys", [{}, {"access_key": ADMIN[0], "secret_key": "wrong-secret"}])
+def test_wrong_keys_and_none(server: RocketServer, keys: dict[str, str]) -> None:
+    place = section(server.address)
+    with queue(**place, **keys) as q, refused(BrokerUnavailable, place["endpoints"], "UNAUTHORIZED", "access_key"):
+        q.enqueue(Task("t"))
+
+
+def test_right_keys_let_in(server: RocketServer) -> None:
+    with queue(**section(server.address), access_key=ADMIN[0], secret_key=ADMIN[1]) as q:
+        q.enqueue(Task("t", b"x"))
+        seen: list[bytes] = []
+        q.start(lambda task: seen.append(task.payload))
+        eventually(lambda: seen == [b"x"])
+
+
+def test_topics_that_are_missing_are_all_named(broker: Broker) -> None:
+    with queue(broker.section["endpoints"], broker.prefix, admin="") as q:
+        with refused(
+            BrokerError, f"{broker.prefix}_PRIORITY_NORMAL", f"{broker.prefix}_DELAY_0", "mqadmin updateTopic"
+        ):
+            q.enqueue(Task("t"))
+        with refused(NotSupported, "with_rocketmq(admin='host:9876')"):
+            q.depth()
+
+
+def test_a_group_that_is_missing_or_would_lose_tasks(broker: Broker, server: RocketServer) -> None:
+    place, keys = section(server.address), {"access_key": ADMIN[0], "secret_key": ADMIN[1]}
+    with queue(**place, prefix=broker.prefix, **keys) as q:
+        q.start(lambda task: None)  # makes the topics
+    stranger = TaskQueue(
+        with_rocketmq(place["endpoints"], admin="", **keys),  # type: ignore[arg-type]
+        with_topic_prefix(broker.prefix),
+        with_group_id("stranger"),
+    )
+    with refused(BrokerError, f"'stranger%{broker.prefix}'", "is missing or has retryMaxTimes", "updateSubGroup"):
+        stranger.start(lambda task: None)
+    stranger.stop()
+    admin = admin_of(broker)
+    for found in admin.brokers("a test"):
+        found.make_group(Names(broker.prefix).consumer_group("g"), 16)
+    admin.close()
+    with refused(BrokerError, f"'g%{broker.prefix}'", "retryMaxTimes=16", "at least 100000", "updateSubGroup"):
+        broker.queue().start(lambda task: None)
+
+
+def test_a_group_is_made_with_retries_out_of_reach(broker: Broker) -> None:
+    broker.queue().start(lambda task: None)
+    admin = admin_of(broker)
+    name = Names(broker.prefix).consumer_group("g")
+    groups = [found.group(name) for found in admin.brokers("a test")]
+    admin.close()
+    assert [group is not None and group["retryMaxTimes"] >= 100_000 for group in groups] == [True]
+
+
+@pytest.mark.parametrize("with_admin", [True, False])
+def test_a_topic_of_another_type(broker: Broker, with_admin: bool) -> None:
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    admin = admin_of(broker)
+    for found in admin.brokers("a test"):
+        found.make_topic(topic, "FIFO", 1)
+    eventually(lambda: admin.has_route(topic))
+    admin.close()
+    place = {"endpoints": broker.section["endpoints"], "admin": broker.section["admin"] if with_admin else ""}
+    with (
+        queue(**place, prefix=broker.prefix) as q,
+        refused(BrokerError, f"topic '{topic}' is of the type FIFO", "expected NORMAL", "another topic prefix"),
+    ):
+        q.enqueue(Task("t"))
+
+
+def test_a_body_that_is_too_large_is_refused_here_and_by_the_server(broker: Broker) -> None:
+    with queue(**_place(broker), prefix=broker.prefix) as q, refused(EncodeError, "4194304", "enqueue a reference"):
+        q.enqueue(Task("t", bytes((4 << 20) + 1)))
+    with queue(**_place(broker), prefix=broker.prefix, max_body_bytes=16 << 20) as q:
+        with refused(PublishError, broker.section["endpoints"], "MESSAGE_BODY_TOO_LARGE", "maxMessageSize"):
+            q.enqueue(Task("t", bytes(5 << 20)))
+        q.enqueue(Task("t", b"small"))
+
+
+def test_an_empty_body_is_a_task_like_any_other(broker: Broker) -> None:
+    seen: list[bytes] = []
+    with queue(**_place(broker), prefix=broker.prefix) as q:
+        q.enqueue(Task("t", b""))
+        q.start(lambda task: seen.append(task.payload))
+        eventually(lambda: seen == [b""])
+
+
+def test_one_message_that_the_server_refuses_fails_alone(broker: Broker) -> None:
+    with queue(**_place(broker), prefix=broker.prefix) as q:
+        tasks = [Task("t", b"x", id=f"t{i}", metadata={"m": "x" * 40_000} if i == 7 else None) for i in range(50)]
+        report = q.enqueue_batch(tasks)
+        assert list(report.failed) == ["t7"]
+        assert "MESSAGE_PROPERTIES_TOO_LARGE" in str(report.failed["t7"])
+        assert len(report.accepted) == 49
+
+
+def test_a_server_that_freezes_leaves_an_unknown_outcome(server: RocketServer) -> None:
+    place = section(server.address)
+    with queue(**place, access_key=ADMIN[0], secret_key=ADMIN[1], request_timeout=1.0) as q:
+        q.enqueue(Task("t"))
+        server.pause()
+        try:
+            with pytest.raises(PublishError, match="no answer in time") as caught:
+                q.enqueue(Task("t"))
+        finally:
+            server.resume()
+        assert caught.value.may_be_stored
+        assert place["endpoints"] in str(caught.value)
+        eventually(lambda: not q.enqueue_batch([Task("t")]).unknown)
+
+
+def test_broadcasting_is_refused_with_the_way_out() -> None:
+    with refused(ConfigError, "broadcasting", "group_id of its own"):
+        with_rocketmq("localhost:8081", consumer_model="broadcasting")
+
+
+def test_a_forked_child_is_refused_with_an_old_queue_and_with_a_new_one(broker: Broker) -> None:
+    q = broker.queue()
+    q.enqueue(Task("t"))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = []
+        for made in (q, TaskQueue(with_rocketmq("localhost:8081"))):
+            try:
+                made.enqueue(Task("t"))
+                said.append("nothing")
+            except ConfigError as exc:
+                said.append("fork" if "fork" in str(exc) else str(exc))
+            except BaseException as exc:  # noqa: BLE001 - whatever it is, the parent is told
+                said.append(repr(exc))
+        os.write(writer, ",".join(said).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        assert pipe.read() == b"fork,fork"
+    os.waitpid(child, 0)
+    q.enqueue(Task("t"))  # the parent goes on
+
+
+PROGRAM = """
+import sys, threading
+import nova
+assert "grpc" not in sys.modules and "rocketmq" not in sys.modules, "import nova loads the client"
+q = nova.TaskQueue(nova.with_rocketmq(sys.argv[1], admin=sys.argv[2], poll_timeout=0.3), nova.with_topic_prefix(sys.argv[3]))
+q.enqueue(nova.Task("t"))
+seen = threading.Event()
+q.start(lambda task: seen.set())
+assert seen.wait(20)
+assert "rocketmq" not in sys.modules, "the bare package is left behind"
+if sys.argv[4] == "stop":
+    assert q.stop()
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("nova")]
+    assert not left, left
+print("done")
+"""
+
+
+@pytest.mark.parametrize("end", ["stop", "exit"])
+def test_a_process_leaves_no_log_in_the_home_no_thread_and_ends(broker: Broker, tmp_path: Path, end: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o500)
+    place = [broker.section["endpoints"], broker.section["admin"], broker.prefix]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *place, end],
+        env={**os.environ, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "done\n"
+    assert list(home.iterdir()) == []
+
+
+def _place(broker: Broker) -> dict[str, str]:
+    return {"endpoints": broker.section["endpoints"], "admin": broker.section["admin"]}

@@ -1,0 +1,60 @@
+"""A relay before a server: it can be taken away and brought back in an instant, which no Java server can."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+from tests.servers.rocketmq.settings import HOST
+
+
+class Relay:
+    """Passes bytes on between clients and one server, from construction to `close`.
+
+    Attributes:
+        address: for clients.
+    """
+
+    def __init__(self, server: str) -> None:
+        host, _, port = server.rpartition(":")
+        self._server = host, int(port)
+        self._sockets: list[socket.socket] = []
+        self._listener = self._listen(0)
+        self._port: int = self._listener.getsockname()[1]
+        self.address = f"{HOST}:{self._port}"
+
+    def take_away(self) -> None:
+        """Cut every connection and refuse new ones."""
+        for open_ in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):
+                open_.shutdown(socket.SHUT_RDWR)
+            open_.close()
+        self._sockets.clear()
+
+    def bring_back(self) -> None:
+        """Listen again at the same address."""
+        self._listener = self._listen(self._port)
+
+    def _listen(self, port: int) -> socket.socket:
+        listener = socket.create_server((HOST, port))
+        threading.Thread(target=self._accept, args=(listener,), name="relay", daemon=True).start()
+        return listener
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(self._server)
+                self._sockets += [client, server]
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=_pass_on, args=(source, target), name="relay", daemon=True).start()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
