@@ -47,7 +47,7 @@ $(VENV)/.dev: $(VENV)/.base pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.demo: $(VENV)/.base pyproject.toml
-	$(PY) -m pip install --quiet --editable '.[demo,kafka,rabbitmq]'
+	$(PY) -m pip install --quiet --editable '.[demo,kafka,rabbitmq,rocketmq]'
 	@touch $@
 
 # --- code --------------------------------------------------------------------------------------------------------------
@@ -100,11 +100,13 @@ test: setup ## Unit, conformance, live and docs tests
 brokers-up: setup ## Start the brokers' servers to stay; set what it prints to let tests use them
 	@$(PY) -m tests.servers.kafka up
 	@$(PY) -m tests.servers.rabbitmq up
+	@$(PY) -m tests.servers.rocketmq up
 
 .PHONY: brokers-down
 brokers-down: setup ## Stop what brokers-up started, and drop its data
 	@$(PY) -m tests.servers.kafka down
 	@$(PY) -m tests.servers.rabbitmq down
+	@$(PY) -m tests.servers.rocketmq down
 
 .PHONY: stress
 stress: setup ## Conformance TIMES times over, in parallel, on twice as many processes as JOBS
@@ -127,9 +129,10 @@ chaos: setup ## Longer runs with SIGKILLed workers
 
 # --- what Nova shows ---------------------------------------------------------------------------------------------------
 
-# A demo on a broker with servers that is not told where they are (NOVA_KAFKA, NOVA_RABBITMQ) starts one as brokers-up does.
+# A demo on a broker with servers that is not told where they are (NOVA_KAFKA, NOVA_RABBITMQ, NOVA_ROCKETMQ) starts one as brokers-up does.
 ADDRESS_OF_kafka := NOVA_KAFKA
 ADDRESS_OF_rabbitmq := NOVA_RABBITMQ
+ADDRESS_OF_rocketmq := NOVA_ROCKETMQ
 ADDRESS := $(ADDRESS_OF_$(BROKER))
 NEEDS_SERVER := $(if $(ADDRESS),$(if $($(ADDRESS)),,$(BROKER)))
 

@@ -5,6 +5,7 @@ $ python -m examples.quickstart sqlite:///nova.db      # a file you keep
 $ python -m examples.quickstart memory://              # nothing on disk
 $ python -m examples.quickstart kafka://localhost:9092 # a Kafka cluster
 $ python -m examples.quickstart amqp://localhost       # a RabbitMQ server
+$ python -m examples.quickstart rocketmq://localhost   # a RocketMQ cluster
 """
 
 from __future__ import annotations

@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     broker.add_argument("--broker", default="sqlite", help="the broker to use, with its defaults (sqlite)")
     broker.add_argument("--config", type=Path, help="a Nova configuration file that names the broker")
     parser.add_argument(
-        "--servers", metavar="ADDRESS", help="where Kafka or RabbitMQ is (the variables NOVA_KAFKA and NOVA_RABBITMQ)"
+        "--servers",
+        metavar="ADDRESS",
+        help="where Kafka, RabbitMQ or RocketMQ is (NOVA_KAFKA, NOVA_RABBITMQ, NOVA_ROCKETMQ)",
     )
     parser.add_argument("--dir", type=Path, default=Path(".demo/flights_etl"), help="where this run keeps its files")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="where the downloaded flights are kept")

@@ -13,12 +13,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import parse_qsl, urlsplit
 
 from examples.flights_etl import kafka_topics
 from examples.flights_etl.errors import DemoError
 from nova import TaskQueue
 
-ADDRESSES = {"kafka": ("NOVA_KAFKA", "host:port"), "rabbitmq": ("NOVA_RABBITMQ", "amqp://user:password@host:port/")}
+ADDRESSES = {
+    "kafka": ("NOVA_KAFKA", "host:port"),
+    "rabbitmq": ("NOVA_RABBITMQ", "amqp://user:password@host:port/"),
+    "rocketmq": ("NOVA_ROCKETMQ", "rocketmq://host:8081?admin=host:9876"),
+}
 """Brokers with servers: the variable that says where they are, and how."""
 ORPHANS_END = 15.0  # how long children may take to notice that the process that started them was killed
 
@@ -32,7 +37,7 @@ class Settings:
         cache: where the downloaded flights are.
         broker: the driver's name.
         config: a configuration file of Nova, instead of `broker`.
-        servers: where the broker is, if it has servers: `host:port` of Kafka, a URL of RabbitMQ.
+        servers: where the broker is, if it has servers: `host:port` of Kafka, a URL of RabbitMQ or RocketMQ.
     """
 
     directory: Path
@@ -74,6 +79,10 @@ class Settings:
         elif self.broker == "rabbitmq":
             chosen["rabbitmq"] = {"url": self._address}
             chosen["topic_prefix"] = self._topic_prefix()
+        elif self.broker == "rocketmq":
+            # Again so that a killed loader's flights go on soon: the shortest lease of a server as it comes.
+            chosen["rocketmq"] = {**_rocketmq_section(self._address), "invisible_duration": 10.0}
+            chosen["topic_prefix"] = self._topic_prefix()
         return TaskQueue.from_config(chosen)
 
     def arguments(self) -> list[str]:
@@ -107,7 +116,7 @@ class Settings:
         shutil.rmtree(self.sink, ignore_errors=True)
         if self.broker == "kafka" and self._topics.exists():
             kafka_topics.delete(self._address, self._topic_prefix())
-        elif self.broker == "rabbitmq" and self._topics.exists():
+        elif self.broker in ("rabbitmq", "rocketmq") and self._topics.exists():
             with self.open_queue() as queue:
                 queue.groups.remove("loader")
         for name in ("nova.db*", "enqueued*", "topics*"):
@@ -155,6 +164,11 @@ class Settings:
     @property
     def _topics(self) -> Path:
         return self.directory / "topics"
+
+
+def _rocketmq_section(address: str) -> dict[str, str]:
+    parts = urlsplit(address)
+    return {"endpoints": parts.netloc, **dict(parse_qsl(parts.query))}
 
 
 def _try_lock(lock: IO[str]) -> bool:

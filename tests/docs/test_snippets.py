@@ -52,7 +52,7 @@ def blocks_of(page: Path) -> list[Block]:
             fence, collected = (line[3:].strip(), number), []
         elif fence is not None and line == "```":
             marked = re.fullmatch(r"<!-- no-run: (.+) -->", before)
-            needing = re.fullmatch(r"<!-- needs: (kafka|rabbitmq) -->", before)
+            needing = re.fullmatch(r"<!-- needs: (kafka|rabbitmq|rocketmq) -->", before)
             text = "\n".join(collected) + "\n"
             blocks.append(Block(*fence, text, marked[1] if marked else None, needing[1] if needing else None))
             fence = None
@@ -123,6 +123,30 @@ def test_blocks_that_need_rabbitmq_run_in_order(page: Path, tmp_path: Path) -> N
         run_in_order(page, blocks, tmp_path)
     finally:
         delete_prefix(address, prefix)
+
+
+@pytest.mark.parametrize("page", pages_that_need("rocketmq"), ids=name_of)
+def test_blocks_that_need_rocketmq_run_in_order(page: Path, tmp_path: Path) -> None:
+    """Those marked `<!-- needs: rocketmq -->`, likewise."""
+    from tests.servers.rocketmq.cleaning import delete_prefix
+    from tests.servers.rocketmq.finding import shared_address
+    from tests.servers.rocketmq.server import section
+
+    place, prefix = section(shared_address()), f"D{uuid.uuid4().hex[:8]}"
+    blocks = [
+        replace(
+            block,
+            text=block.text.replace("localhost:8081", place["endpoints"])
+            .replace("localhost:9876", place["admin"])
+            .replace("SHOP", prefix),
+        )
+        for block in blocks_of(page)
+        if block.needs == "rocketmq"
+    ]
+    try:
+        run_in_order(page, blocks, tmp_path)
+    finally:
+        delete_prefix(place["endpoints"], place["admin"], prefix)
 
 
 @pytest.mark.parametrize("page", pages_that_need("kafka"), ids=name_of)
@@ -293,6 +317,7 @@ def test_headers_that_are_documented_exist() -> None:
                 *header_names(),
                 *kafka_header_names(),
                 *rabbitmq_header_names(),
+                *rocketmq_header_names(),
                 *thread_names(),
                 "nova-taskqueue",
             }
@@ -332,6 +357,35 @@ def test_every_option_of_rabbitmq_is_documented() -> None:
     section = text[text.index("### RabbitMQ") :]
 
     for name in inspect.signature(nova.with_rabbitmq).parameters:
+        assert re.search(rf"^\| [^|]*`{name}`[^|]* \|", section, flags=re.MULTILINE), f"{name} has no row in the table"
+
+
+def test_every_header_of_rocketmq_is_documented() -> None:
+    text = (ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
+    section = text[text.index("## On RocketMQ") :]
+
+    assert {"nova-x-for", "nova-x-more", "nova-x-removed"} <= rocketmq_header_names()
+    for header in rocketmq_header_names():
+        assert re.search(rf"^\| `{header}` \|", section, flags=re.MULTILINE), f"{header} has no row in wire.md"
+
+
+def rocketmq_header_names() -> set[str]:
+    """The headers of the RocketMQ driver's own."""
+    from nova.brokers.rocketmq import dead, messages
+
+    found = {**vars(messages), **vars(dead)}
+    return {
+        value
+        for name, value in found.items()
+        if name.isupper() and isinstance(value, str) and value.startswith("nova-x-") and value != "nova-x-"
+    }
+
+
+def test_every_option_of_rocketmq_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = text[text.index("### RocketMQ") :]
+
+    for name in inspect.signature(nova.with_rocketmq).parameters:
         assert re.search(rf"^\| [^|]*`{name}`[^|]* \|", section, flags=re.MULTILINE), f"{name} has no row in the table"
 
 

@@ -16,6 +16,9 @@ from tests.servers.kafka.finding import shared_address
 from tests.servers.kafka.server import delete_topics
 from tests.servers.rabbitmq import finding as rabbitmq_finding
 from tests.servers.rabbitmq.cleaning import delete_prefix
+from tests.servers.rocketmq import cleaning as rocketmq_cleaning
+from tests.servers.rocketmq import finding as rocketmq_finding
+from tests.servers.rocketmq.server import section as rocketmq_section
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 30
@@ -115,10 +118,10 @@ def test_every_example_is_run_here() -> None:
 
 
 UNTOLD = ("delayed: 3",)
-"""What RabbitMQ does not tell: it has no call for how many tasks are due later."""
+"""What RabbitMQ and RocketMQ do not tell: they have no call for how many tasks are due later."""
 
 
-@pytest.fixture(params=["sqlite", "memory", "kafka", "rabbitmq"])
+@pytest.fixture(params=["sqlite", "memory", "kafka", "rabbitmq", "rocketmq"])
 def url(request: pytest.FixtureRequest) -> Iterator[str | None]:
     """What `NOVA_URL` says; None = it is not set, and an example makes a SQLite file."""
     prefix = f"E{os.getpid()}-{secrets.token_hex(3)}"
@@ -126,6 +129,12 @@ def url(request: pytest.FixtureRequest) -> Iterator[str | None]:
         address = rabbitmq_finding.shared_address()
         yield f"{address}?topic_prefix={prefix}"
         delete_prefix(address, prefix)
+        return
+    if request.param == "rocketmq":
+        address = rocketmq_finding.shared_address()
+        yield f"{address}&topic_prefix={prefix}&poll_timeout=0.3"
+        place = rocketmq_section(address)
+        rocketmq_cleaning.delete_prefix(place["endpoints"], place["admin"], prefix)
         return
     if request.param != "kafka":
         yield {"sqlite": None, "memory": "memory://shared"}[request.param]
@@ -139,7 +148,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str | None]:
 def test_example_prints_what_it_promises_on_every_broker(name: str, url: str | None) -> None:
     printed = run(name, url=url).splitlines()
 
-    untold = UNTOLD if url is not None and url.startswith("amqp:") else ()
+    untold = UNTOLD if url is not None and url.startswith(("amqp:", "rocketmq:")) else ()
     for line in TOLD[name].strip().splitlines():
         assert line.strip() in printed or line.strip() in untold
 

@@ -18,6 +18,9 @@ from tests.servers.kafka.finding import shared_address
 from tests.servers.kafka.server import delete_topics
 from tests.servers.rabbitmq import finding as rabbitmq_finding
 from tests.servers.rabbitmq.cleaning import delete_prefix
+from tests.servers.rocketmq import cleaning as rocketmq_cleaning
+from tests.servers.rocketmq import finding as rocketmq_finding
+from tests.servers.rocketmq.server import section as rocketmq_section
 
 ROOT = Path(__file__).parents[2]
 TOTAL = "336,776"
@@ -27,7 +30,7 @@ WORK = {"enqueue": 30_000, "load": 3_000_000}
 """What each role does before it is killed: rows confirmed, bytes stored. Both are about a tenth of its work."""
 
 
-@pytest.fixture(params=["sqlite", "kafka", "rabbitmq"])
+@pytest.fixture(params=["sqlite", "kafka", "rabbitmq", "rocketmq"])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
     """The arguments that pick a broker."""
     topics = tmp_path / "demo" / "topics"
@@ -36,6 +39,13 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]
         yield ["--broker", "rabbitmq", "--servers", url]
         if topics.exists():
             delete_prefix(url, topics.read_text(encoding="ascii"))
+        return
+    if request.param == "rocketmq":
+        url = rocketmq_finding.shared_address()
+        yield ["--broker", "rocketmq", "--servers", url]
+        if topics.exists():
+            place = rocketmq_section(url)
+            rocketmq_cleaning.delete_prefix(place["endpoints"], place["admin"], topics.read_text(encoding="ascii"))
         return
     if request.param != "kafka":
         yield ["--broker", request.param]

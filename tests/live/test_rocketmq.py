@@ -353,6 +353,33 @@ def test_two_processes_see_the_same_dead_letters_at_once(broker: Broker) -> None
     assert len(other.dead.list(limit=1000)) == 50
 
 
+def test_dead_letters_are_written_anew_before_the_broker_deletes_them(broker: Broker, admin: Admin) -> None:
+    """Two workers look after the same letters at the same time."""
+    drivers = [RocketMQDriver(config_of(broker)) for _ in range(2)]
+    for driver in drivers:
+        driver.open(DriverContext(prefix=broker.prefix), 10)
+        driver.subscribe(SubscribeRequest(topics=(f"{broker.prefix}_PRIORITY_NORMAL",), group="g", prefetch=10))
+    dead = f"{broker.prefix}_DEAD"
+    headers = {"nova-target": "t", "nova-error": "line\nline"}
+    letters = [Message(dead, b"body %d" % i, {**headers, "nova-id": f"t{i}"}, f"t{i}", group="g") for i in range(700)]
+    assert drivers[0].publish(letters).result(20) == [None] * 700
+    reader = drivers[0].browse_dead(dead, "g")
+    before = {delivery.headers["nova-id"]: (delivery.body, dict(delivery.headers)) for _, delivery in reader.read(1000)}
+    now_ms = round(time.time() * 1000) + 1
+    looking = [threading.Thread(target=driver._open_parts.renew_letters, args=(now_ms,)) for driver in drivers]
+    for thread in looking:
+        thread.start()
+    for thread in looking:
+        thread.join()
+    after = reader.read(2000)
+    assert len(after) == len(before) == 700
+    assert {d.headers["nova-id"]: (d.body, dict(d.headers)) for _, d in after} == before
+    assert min(int(cursor[:15]) for cursor, _ in after) >= now_ms - 1000
+    assert sum("nova-x-removed" not in found.properties for found in stored(admin, dead)) == 1400
+    for driver in drivers:
+        driver.close()
+
+
 def test_groups_that_begin_at_the_same_time_agree_on_the_first(broker: Broker) -> None:
     producer = broker.queue(group="p")
     producer.enqueue_batch([Task("t", i) for i in range(20)])

@@ -16,7 +16,7 @@ from nova.brokers.base import Confirmation, Delivery
 from nova.brokers.rocketmq.admin import Admin, Broker
 from nova.brokers.rocketmq.log_format import Stored, read_messages
 from nova.brokers.rocketmq.messages import EMPTY, FOR, Outgoing, new_id, read_headers, visible
-from nova.envelope import GROUP, TARGET
+from nova.envelope import GROUP, ID, TARGET
 from nova.errors import BrokerError
 
 __all__ = ["Graveyard", "RocketDeadLetters"]
@@ -25,7 +25,7 @@ REMOVED = "nova-x-removed"
 PULLED = 256
 REMOVED_AT_ONCE = 200
 """Places in one message: its properties have at most 16 KiB."""
-MOST_BYTES = 64 << 20
+RENEWED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,15 +68,7 @@ class Graveyard:
                 self._refresh(broker)
             return dict(self._letters.get(group, {}))
 
-    def read(self, place: _Place) -> Stored | None:
-        """One letter; None = the broker has deleted it, with age."""
-        for broker in self._admin.brokers("reading dead letters"):
-            if broker.name == place.broker:
-                data, _ = broker.pull(self._pull_as, self._topic, 0, place.offset, 1)
-                return next((found for found in read_messages(data) if found.offset == place.offset), None)
-        return None
-
-    def run(self, places: Sequence[_Place]) -> Iterator[tuple[_Place, Stored]]:
+    def read(self, places: Sequence[_Place]) -> Iterator[tuple[_Place, Stored]]:
         """Letters, several in one question where they lie together."""
         wanted = {(place.broker, place.offset): place for place in places}
         brokers = {broker.name: broker for broker in self._admin.brokers("reading dead letters")}
@@ -156,7 +148,7 @@ class RocketDeadLetters:
         places = [
             place for place in sorted(self._graveyard.letters(self._group)) if after is None or str(place) > after
         ]
-        return [(str(place), self._delivery(place, stored)) for place, stored in self._graveyard.run(places[:limit])]
+        return [(str(place), self._delivery(place, stored)) for place, stored in self._graveyard.read(places[:limit])]
 
     def remove(self, deliveries: Sequence[Delivery]) -> int:
         """Say that they are gone, and wait until that is stored."""
@@ -171,6 +163,34 @@ class RocketDeadLetters:
                 raise BrokerError(str(error)) from error
         self._graveyard.letters(self._group)
         return len(places)
+
+    def renew(self, before_ms: int) -> int:
+        """Write letters anew that were stored before an instant: brokers delete by age. Returns how many.
+
+        One process at a time, or a letter is doubled.
+
+        Raises:
+            BrokerError: some could not be; they are still there.
+        """
+        old = [place for place in sorted(self._graveyard.letters(self._group)) if place.stored_ms < before_ms]
+        letters = [self._delivery(place, stored) for place, stored in self._graveyard.read(old[:RENEWED_AT_ONCE])]
+        copies = [
+            Outgoing(
+                self._topic,
+                letter.body,
+                {**letter.headers, FOR: self._group},
+                letter.headers.get(ID, ""),
+                None,
+                new_id(),
+            )
+            for letter in letters
+        ]
+        outcome = self._publish(copies).result(self._timeout + 20) if copies else []
+        self.remove([letter for letter, error in zip(letters, outcome, strict=True) if error is None])
+        for error in outcome:
+            if error is not None:
+                raise BrokerError(str(error)) from error
+        return len(letters)
 
     def count(self) -> Counter[str]:
         """Letters by the topic they were buried from; "" where they do not say."""

@@ -1,8 +1,8 @@
 """The RocketMQ driver: one connection to the proxies, one to the brokers' own port, and their ends around the parts.
 
 Threads: one each for publishing, acks, and the upkeep of leases and heartbeats; per group one for its session; per
-    topic that is read and broker one that receives; from the first subscription on two for delayed tasks. Any method
-    from any thread; `receive` from one thread at a time.
+    topic that is read and broker one that receives; from the first subscription on two for delayed tasks and one for
+    chores. Any method from any thread; `receive` from one thread at a time.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ SKEW = 60.0
 """Seconds by which the server's clock may be behind ours when it judges whether a timer is too far away."""
 PROBE = "nova_probe"
 """A topic that nobody makes: the proxy remembers for 20 s that one is missing, so ours are asked for when they are made."""
+RENEW_EVERY = 900.0
+"""Seconds between two looks at the age of dead letters."""
 KEEPS_LONG = 30 * 24
 """Hours; a broker that deletes messages sooner than that is worth a warning."""
 
@@ -171,6 +173,7 @@ class _Parts:
         self._closed = threading.Event()
         self._upkeep = threading.Thread(target=self._keep, name="nova-rocketmq-upkeep", daemon=True)
         self._upkeep.start()
+        self._chores: threading.Thread | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -251,6 +254,8 @@ class _Parts:
         if self._forwarder is not None:
             self._forwarder.close(left())
         self._closed.set()
+        if self._chores is not None:
+            self._chores.join(left())
         self._upkeep.join(left())
         self.publisher.close(left())
         self._acker.close(left())
@@ -303,7 +308,8 @@ class _Parts:
         consumer = self._consumer(names.forwarder, [names.near], for_all=False)
         with self._starting:
             if self._forwarder is None and not self._closed.is_set():
-                self._warn_of_deletion()
+                self._chores = threading.Thread(target=self._do_chores, name="nova-rocketmq-chores", daemon=True)
+                self._chores.start()
                 self._forwarder = Forwarder(
                     self._subscription(consumer, None, [names.near], prefetch=MOST_HELD),
                     names,
@@ -313,16 +319,46 @@ class _Parts:
                     longest_ms=self.longest_ms,
                 )
 
-    def _warn_of_deletion(self) -> None:
-        """Brokers delete by age, whether anybody has read a message or not."""
+    def renew_letters(self, before_ms: int) -> None:
+        """Write anew what was buried before an instant, of the groups that are consumed here."""
+        groups = {self.names.group_of(consumer.group) for consumer in list(self._consumers.values())} - {None}
+        for group in groups:
+            letters = self.browse_dead(self.names.dead, group or "")
+            renewed = 1
+            while renewed and not self._closed.is_set():
+                with self.registry.alone():
+                    renewed = letters.renew(before_ms)
+
+    def _do_chores(self) -> None:
+        """Brokers delete by age, whether anybody has read a message or not: say so, and keep dead letters from it."""
+        kept: int | None = None
+        wait = 0.0
+        while not self._closed.wait(wait):
+            wait = RENEW_EVERY
+            try:
+                if kept is None:
+                    kept = self._hours_kept()
+                if kept is not None:
+                    self.renew_letters(clock.now_ms() - kept * 3600 * 1000 // 2)
+            except BrokerError as exc:
+                _log.warning("%s: dead letters could not be looked after, trying again: %s", self._where, exc)
+            except Exception:  # noqa: BLE001 - a thread's top
+                _log.exception("%s: looking after dead letters failed, trying again", self._where)
+
+    def _hours_kept(self) -> int | None:
+        """For how long the brokers keep messages; None = nobody tells."""
+        hours: list[int] = []
         for broker in self._admin.reach() or ():
             text = broker.settings().get("fileReservedTime", "")
-            if text.isdigit() and int(text) < KEEPS_LONG:
-                _log.warning(
-                    "%s: the broker %s deletes messages after %s hours, also tasks that still wait and dead letters; "
-                    "raise its fileReservedTime",
-                    *(self._where, broker.name, text),
-                )
+            if text.isdigit():
+                hours.append(int(text))
+                if int(text) < KEEPS_LONG:
+                    _log.warning(
+                        "%s: the broker %s deletes messages after %s hours, also tasks that still wait for a worker; "
+                        "raise its fileReservedTime",
+                        *(self._where, broker.name, text),
+                    )
+        return min(hours, default=None)
 
     def _keep(self) -> None:
         while not self._closed.wait(LOOK_EVERY):

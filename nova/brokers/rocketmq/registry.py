@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from nova import clock
 from nova.brokers.base import Group, TopicDepth
@@ -133,6 +133,14 @@ class Registry:
             for broker in brokers:
                 self._remove(broker, name)
         return True
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While no other process of the prefix does what it does under this.
+
+        Raises:
+            BrokerUnavailable: another one has not ended.
+        """
+        return self._alone(self._admin.brokers("taking turns")[0])
 
     def _make_group(self, broker: Broker, group: str) -> None:
         found = broker.group(group)
