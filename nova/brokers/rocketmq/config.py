@@ -99,7 +99,7 @@ class RocketMQConfig:
             raise ConfigError(f"with_rocketmq(consumer_model): expected 'clustering', got {model!r}")
         if self.max_reconsume_times is not None:
             _check_integer("max_reconsume_times", self.max_reconsume_times, 0, 1_000_000)
-        _check_seconds("invisible_duration", self.invisible_duration, 1.0, 43_200.0)
+        _check_seconds("invisible_duration", self.invisible_duration, 2.0, 43_200.0)
 
 
 def _read_nodes(name: str, text: object, port: int) -> tuple[Node, ...]:

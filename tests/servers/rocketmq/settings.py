@@ -39,7 +39,11 @@ class Settings:
 STOCK = Settings()
 """As RocketMQ comes: timers to the second, leases of at least 10 s, polls of at least 5 s, acks one by one."""
 TUNED = Settings(
-    broker={"timerPrecisionMs": "100"},
+    broker={
+        "timerPrecisionMs": "100",
+        "popConsumerKVServiceInit": "true",
+        "popConsumerKVServiceEnable": "true",
+    },
     proxy={
         "minInvisibleTimeMillsForRecv": 1000,
         "grpcClientConsumerMinLongPollingTimeoutMillis": 300,

@@ -1,0 +1,191 @@
+"""The pure parts of the RocketMQ driver, and what its options refuse."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nova import ConfigError, TaskQueue, with_retry, with_rocketmq
+from nova.brokers.base import Message
+from nova.brokers.rocketmq.admin import loads
+from nova.brokers.rocketmq.client import renewed_receipt
+from nova.brokers.rocketmq.config import Node, RocketMQConfig
+from nova.brokers.rocketmq.leases import APART, renewed_for_ms
+from nova.brokers.rocketmq.log_format import read_messages
+from nova.brokers.rocketmq.messages import (
+    FOR,
+    Outgoing,
+    as_outgoing,
+    copy_back,
+    deliver,
+    released,
+    request_of,
+)
+from nova.brokers.rocketmq.names import Names
+from nova.config import from_url
+from nova.options import settle
+
+NAMES = Names("SHOP")
+NOW = 1_700_000_000_000
+GUARD, LONGEST = 1500, 86_340_000
+
+names_of_headers = st.text(min_size=1, max_size=12).filter(lambda name: not name.startswith("nova-x-"))
+texts = st.text(alphabet=st.characters(codec="utf-8"), max_size=30)
+
+
+def outgoing(message: Message, longest: int = LONGEST) -> Outgoing:
+    return as_outgoing(message, NAMES, NOW, GUARD, longest)
+
+
+@given(st.dictionaries(names_of_headers, texts, max_size=6), st.binary(max_size=50), texts)
+def test_any_message_comes_out_as_it_went_in(headers: dict[str, str], body: bytes, id_: str) -> None:
+    sent = request_of([outgoing(Message("t", body, headers, id_))]).messages[0]
+    assert sent.body, "the proxy refuses an empty one"
+    for name, text in sent.user_properties.items():
+        assert text.isprintable(), "the proxy refuses control characters"
+        assert text
+        assert name == name.lower()
+    got = deliver(sent, "t", "t", 0.0)
+    assert (got.body, dict(got.headers)) == (body, headers)
+
+
+@given(st.integers(1, 400 * 86_400_000))
+def test_a_delayed_message_is_asked_for_before_it_is_due_and_never_beyond_the_longest(delay: int) -> None:
+    sent = outgoing(Message("SHOP-q", b"x", {}, "t", due_ms=NOW + delay))
+    assert sent.topic == "SHOP_DELAY_0"
+    assert sent.deliver_ms is not None
+    assert sent.deliver_ms < NOW + delay
+    assert sent.deliver_ms <= NOW + LONGEST
+
+
+@given(st.integers(1, 400 * 86_400_000))
+def test_hops_end_at_the_target_when_it_is_due_with_its_address(delay: int) -> None:
+    now, due = NOW, NOW + delay
+    message = outgoing(Message("SHOP-q", b"x", {"h": "1"}, "t", due_ms=due, group="g"))
+    hops = 0
+    while message.topic == "SHOP_DELAY_0":
+        assert message.deliver_ms is not None
+        now = max(now, message.deliver_ms)
+        if due <= now + 2 * GUARD:
+            now = due  # it is held here
+        hops += 1
+        next_ = released(
+            NAMES, deliver(request_of([message]).messages[0], message.topic, message.topic, 0.0), now, GUARD, LONGEST
+        )
+        assert next_ is not None
+        message = next_
+    assert now == due
+    assert hops <= delay // (LONGEST - 2 * GUARD) + 2
+    assert (message.topic, message.deliver_ms) == ("SHOP-q", None)
+    assert message.headers["h"] == "1"
+    assert message.headers[FOR] == "g"
+
+
+def test_a_copy_that_is_given_back_is_for_one_group_and_keeps_its_count() -> None:
+    sent = request_of([outgoing(Message("SHOP-q", b"", {"h": "1"}, "t"))]).messages[0]
+    for deaths in (0, 1, 2):
+        sent.system_properties.delivery_attempt = deaths + 1
+        delivery = deliver(sent, "SHOP-q", "SHOP-q", 0.0)
+        copy = request_of([copy_back(delivery, "g")]).messages[0]
+        again = deliver(copy, "SHOP-q", "SHOP-q", 0.0)
+        assert again.handle.count == deaths
+        assert again.handle.headers[FOR] == "g"
+        assert (again.body, dict(again.headers)) == (b"", {"h": "1"})
+        assert not again.suspect
+
+
+def test_the_third_return_makes_a_suspect() -> None:
+    sent = request_of([outgoing(Message("SHOP-q", b"x", {}, "t"))]).messages[0]
+    suspects = []
+    for attempt in range(1, 6):
+        sent.system_properties.delivery_attempt = attempt
+        suspects.append(deliver(sent, "SHOP-q", "SHOP-q", 0.0).suspect)
+    assert suspects == [False, False, False, True, True]
+
+
+@given(st.floats(0, 1e6), st.floats(-1e3, 1e5), st.floats(1, 43_200))
+def test_a_renewed_lease_never_ends_when_it_would_have_ended_anyway(now: float, left: float, lease: float) -> None:
+    until = now + left
+    assert now + renewed_for_ms(until, now, lease) / 1000 >= until + APART - 0.001
+
+
+def test_the_receipt_of_a_renewed_lease_names_its_own_place() -> None:
+    wrong = "0 1795282625157 12000 2 0 broker-a 1 7 0 0"
+    assert renewed_receipt(wrong) == "7 1795282625157 12000 2 0 broker-a 1 7 0 0"
+    assert renewed_receipt("something else") == "something else"
+
+
+def test_groups_of_different_prefixes_never_share_a_retry_topic() -> None:
+    a, b = Names("b_c"), Names("c")
+    assert set(a.retry_topics(a.consumer_group("a"), "b_c_DEAD")).isdisjoint(
+        b.retry_topics(b.consumer_group("a_b"), "c_DEAD")
+    )
+    assert a.group_of(a.consumer_group("g")) == "g"
+    assert b.group_of(a.consumer_group("g")) is None
+    assert [NAMES.group_of(name) for name in (NAMES.forwarder, NAMES.ended, NAMES.registering, "CID_X")] == [None] * 4
+
+
+def test_numbers_as_keys_are_read() -> None:
+    assert loads(b'{"offsetTable":{"t@g":{0:5,1000000:17}}}') == {"offsetTable": {"t@g": {"0": 5, "1000000": 17}}}
+
+
+@pytest.mark.parametrize(("magic", "width"), [(-626843481, 1), (-626843477, 2)])
+def test_a_log_is_read_up_to_what_is_cut_off(magic: int, width: int) -> None:
+    properties = b"KEYS\x01k\x02nova-id\x01t1"
+    tail = struct.pack(">q", 5) + bytes(8) + struct.pack(">i", 0) + struct.pack(">q", 0) + struct.pack(">i", 3) + b"abc"
+    tail += (4).to_bytes(width, "big") + b"SHOP" + struct.pack(">H", len(properties)) + properties
+    head = struct.pack(">iiiiqqiq", magic, 0, 2, 0, 9, 100, 0, 4) + bytes(8)
+    whole = struct.pack(">i", 4 + len(head) + len(tail)) + head + tail
+    (found,) = read_messages(whole + whole[:20])
+    assert (found.queue, found.offset, found.stored_ms, found.body) == (2, 9, 5, b"abc")
+    assert found.properties == {"KEYS": "k", "nova-id": "t1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"endpoints": ""}, "endpoints"),
+        ({"endpoints": "a:1:2"}, "a:1:2"),
+        ({"endpoints": "user:pw@a:1"}, "access_key"),
+        ({"endpoints": "a", "admin": "b:99999"}, "b:99999"),
+        ({"endpoints": "a", "access_key": "x"}, "belong together"),
+        ({"endpoints": "a", "consumer_model": "broadcasting"}, "group_id of its own"),
+        ({"endpoints": "a", "consumer_model": "pull"}, "clustering"),
+        ({"endpoints": "a", "invisible_duration": 1.0}, "invisible_duration"),
+        ({"endpoints": "a", "max_reconsume_times": -1}, "max_reconsume_times"),
+        ({"endpoints": "a", "request_timeout": 60}, "request_timeout"),
+        ({"endpoints": "a", "queues": 0}, "queues"),
+        ({"endpoints": "a", "tls": "yes"}, "tls"),
+        ({"endpoints": "a", "max_body_bytes": 0}, "max_body_bytes"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_its_name(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_rocketmq(**options)  # type: ignore[arg-type]
+    assert words in str(caught.value)
+    assert "pw" not in str(caught.value)
+
+
+def test_addresses_have_their_usual_ports() -> None:
+    config = RocketMQConfig(endpoints="a, [::1]:9")
+    assert config.nodes == (Node("a", 8081), Node("::1", 9))
+    assert config.name_servers == (Node("a", 9876),)
+    assert RocketMQConfig(endpoints="a", admin="").name_servers == ()
+    assert RocketMQConfig(endpoints="a", admin="b;c:1").name_servers == (Node("b", 9876), Node("c", 1))
+
+
+def test_reconsume_times_are_the_retries_of_the_policy() -> None:
+    assert settle([with_rocketmq("a", max_reconsume_times=7)]).retry.max_retries == 7
+    with pytest.raises(ConfigError, match="keep one"):
+        TaskQueue(with_rocketmq("a", max_reconsume_times=7), with_retry())
+
+
+def test_a_url_says_the_same() -> None:
+    given_ = settle(from_url("rocketmq://key:s%40crt@a:1,b:2?admin=n:3&tls=true&invisible_duration=30"))
+    assert given_.driver == RocketMQConfig(
+        endpoints="a:1,b:2", admin="n:3", access_key="key", secret_key="s@crt", tls=True, invisible_duration=30.0
+    )
+    assert "s@crt" not in repr(given_.driver)
