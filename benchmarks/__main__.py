@@ -17,11 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks import embedded, kafka, rabbitmq
+from benchmarks import embedded, kafka, rabbitmq, rocketmq
 from benchmarks.peers import cache_directory
 from benchmarks.samples import ROOT, Absent, Results
 
-SUITES: dict[str, ModuleType] = {"embedded": embedded, "kafka": kafka, "rabbitmq": rabbitmq}
+SUITES: dict[str, ModuleType] = {"embedded": embedded, "kafka": kafka, "rabbitmq": rabbitmq, "rocketmq": rocketmq}
 """Each has `DEFAULT_TASKS`, `versions()` and `run(tasks, rounds)`."""
 
 

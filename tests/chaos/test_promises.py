@@ -18,7 +18,7 @@ from tests.conformance.brokers import Broker, make
 from tests.conformance.processes import Workers
 from tests.eventually import eventually, never
 
-DURABLE = ("sqlite", "kafka", "rabbitmq")
+DURABLE = ("sqlite", "kafka", "rabbitmq", "rocketmq")
 COMMIT_WINDOW = 0.5
 """Seconds within which a finished task's settlement is durable: Kafka commits every 0.25 s; the rest is a margin."""
 

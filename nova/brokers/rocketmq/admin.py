@@ -38,6 +38,7 @@ _MAKE_GROUP = 200
 _ALL_GROUPS = 201
 _CONNECTIONS = 203
 _DELETE_GROUP = 207
+_PROGRESS = 208
 _DELETE_TOPIC = 215
 _DELETE_TOPIC_OF_NAMES = 216
 _GET_TOPIC = 351
@@ -50,6 +51,8 @@ NOBODY_CONNECTED = 206
 ASK_AGAIN = 30.0
 """Seconds for which the list of brokers is believed."""
 _TYPE = "message.type"
+_PROGRESS_ENTRY = re.compile(r'"(brokerOffset|consumerOffset|pullOffset)":(-?[0-9]+)')
+"""Of an answer whose keys are objects, which is no JSON."""
 
 
 class Broker:
@@ -153,6 +156,24 @@ class Broker:
                 return None
             raise
         return int(found.fields["offset"])
+
+    def left(self, group: str, topic: str) -> int:
+        """Messages of a topic that the group has not been handed out yet; 0 for a topic that is not there.
+
+        A broker with `popConsumerKVServiceEnable` moves the position at the ack, and at the hand-out only the pull offset.
+        """
+        try:
+            found = self.call(_PROGRESS, {"consumerGroup": group, "topic": topic})
+        except Refused as exc:
+            if exc.code in (NO_TOPIC, NOT_FOUND):
+                return 0
+            raise
+        left = 0
+        for text in found.body.decode().split("{", 3)[-1].split("},"):
+            numbers = {name: int(number) for name, number in _PROGRESS_ENTRY.findall(text)}
+            if "brokerOffset" in numbers:
+                left += max(0, numbers["brokerOffset"] - max(numbers["consumerOffset"], numbers.get("pullOffset", 0)))
+        return left
 
     def set_position(self, group: str, topic: str, queue: int, offset: int) -> None:
         """Say where a group begins. A number of a queue that is none keeps any other number."""

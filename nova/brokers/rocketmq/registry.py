@@ -178,23 +178,16 @@ class Registry:
         return False
 
     def _waiting(self, broker: Broker, table: Positions, topic: str, group: str) -> int:
-        mine = table.get(f"{topic}@{group}")
-        waiting = 0
-        if mine is None:
+        if SINCE not in table.get(f"{topic}@{group}", {}):
             if self._readers(table, topic, group):
                 return 0  # it would begin behind what is there
-            mine = table.get(f"{topic}@{self._names.ended}", {})
-        for queue in _queues(broker, topic):
-            at = mine.get(queue)
-            waiting += max(0, broker.end(topic, queue) - (broker.start(topic, queue) if at is None else at))
-        for retry in self._names.retry_topics(group, topic):
-            at = table.get(f"{retry}@{group}", {}).get(0, 0)
-            waiting += max(0, broker.end(retry, 0) - at) if self._has_queue(broker, retry) else 0
-        return waiting
-
-    @staticmethod
-    def _has_queue(broker: Broker, topic: str) -> bool:
-        return broker.topic(topic) is not None
+            ended = table.get(f"{topic}@{self._names.ended}", {})
+            return sum(
+                broker.end(topic, queue) - max(ended.get(queue, 0), broker.start(topic, queue))
+                for queue in _queues(broker, topic)
+            )
+        retries = [retry for retry in self._names.retry_topics(group, topic) if broker.topic(retry) is not None]
+        return sum(broker.left(group, name) for name in (topic, *retries))
 
     def _remove(self, broker: Broker, group: str) -> None:
         table = broker.positions()
