@@ -62,6 +62,12 @@ def admin(broker: Broker) -> Iterator[Admin]:
     made.close()
 
 
+def lateness(task: ReceivedTask) -> float:
+    """Seconds since a task was due."""
+    assert task.due_at is not None
+    return time.time() - task.due_at.timestamp()
+
+
 def config_of(broker: Broker) -> RocketMQConfig:
     return RocketMQConfig(**broker.section)
 
@@ -85,7 +91,7 @@ def stored(admin: Admin, topic: str) -> list[Stored]:
 def test_delays_are_never_early_and_exact_also_with_timers_to_the_second(either: Broker) -> None:
     q = either.queue()
     late: dict[float, float] = {}
-    q.start(lambda task: late.update({task.json(): time.time() - task.due_at.timestamp()}))
+    q.start(lambda task: late.update({task.json(): lateness(task)}))
     delays = [0.05, 0.3, 0.9, 1.7, 2.6, 4.2]
     for delay in delays:
         q.enqueue(Task("t", delay), process_in=delay)
@@ -157,7 +163,7 @@ def test_forty_days_are_chained_where_a_day_is_half_a_second(short_timers: Rocke
     try:
         q = made.queue()
         late: list[float] = []
-        q.start(lambda task: late.append(time.time() - task.due_at.timestamp()))
+        q.start(lambda task: late.append(lateness(task)))
         q.enqueue(Task("t"), process_in=20.0)
         eventually(lambda: late, timeout=40)
         never(lambda: len(late) > 1, during=1.0)

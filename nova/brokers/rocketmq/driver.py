@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 
 from nova import clock
 from nova.brokers.base import Capabilities, Confirmation, DriverContext, Group, Message, SubscribeRequest, TopicDepth
-from nova.brokers.rocketmq import stubs  # noqa: F401 - first, before anything loads grpc: it silences gRPC's log
+
+# First, before anything loads grpc: it silences gRPC's own log.
+from nova.brokers.rocketmq import stubs  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from nova.brokers.rocketmq.acks import Acker
 from nova.brokers.rocketmq.admin import Admin
 from nova.brokers.rocketmq.client import Connection, until_answers
