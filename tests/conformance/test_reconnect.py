@@ -57,6 +57,7 @@ def test_a_worker_outlives_an_absent_broker_and_no_accepted_task_is_lost(
 
 
 @pytest.mark.own_server
+@pytest.mark.timeout(300)  # three starts of a server, of which one took 40 s on a machine with a load of 26
 def test_a_killed_server_loses_nothing_and_leaves_no_deaf_worker(
     broker: Broker, requires: Callable[[str], None]
 ) -> None:

@@ -8,6 +8,7 @@ counted, and hides what it shows from others for at least ten seconds.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ PULLED = 256
 REMOVED_AT_ONCE = 200
 """Places in one message: its properties have at most 16 KiB."""
 RENEWED_AT_ONCE = 500
+SHOWN_SOON = 0.01
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -161,7 +163,7 @@ class RocketDeadLetters:
             (error,) = self._publish([message]).result(self._timeout + 20)
             if error is not None:
                 raise BrokerError(str(error)) from error
-        self._graveyard.letters(self._group)
+        self._await_removal(places)
         return len(places)
 
     def renew(self, before_ms: int) -> int:
@@ -198,6 +200,16 @@ class RocketDeadLetters:
 
     def close(self) -> None:
         """It holds nothing."""
+
+    def _await_removal(self, places: Sequence[_Place]) -> None:
+        """A broker shows what it has confirmed a moment later; whoever looks next must not find these letters."""
+        deadline = time.monotonic() + self._timeout
+        while (there := self._graveyard.letters(self._group)) and any(place in there for place in places):
+            if time.monotonic() > deadline:
+                raise BrokerError(
+                    f"topic {self._topic!r}: the removal of {len(places)} letters is stored and not shown yet"
+                )
+            time.sleep(SHOWN_SOON)
 
     def _delivery(self, place: _Place, stored: Stored) -> Delivery:
         headers = read_headers(stored.properties)
