@@ -89,9 +89,9 @@ def _enqueue(
 def _handle(address: str, prefix: str, tasks: int, start: Callable[[TaskQueue, workload.Tally], None]) -> None:
     watch = Watch(address, _topic(prefix), f"{prefix}.{GROUP}.normal")
     with _open(address, prefix) as queue:
-        tally = workload.Tally()
+        tally = workload.Tally(tasks)
         start(queue, tally)
-        workload.wait_for(lambda: len(tally.seen), tasks)
+        tally.wait()
         tally.handled()
         watch.until_committed(tasks)
         tally.answer(tasks)

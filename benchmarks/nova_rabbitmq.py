@@ -97,9 +97,9 @@ def _enqueue(
 
 def _handle(address: str, prefix: str, tasks: int, start: Callable[[TaskQueue, workload.Tally], None]) -> None:
     with _open(address, prefix) as queue:
-        tally = workload.Tally()
+        tally = workload.Tally(tasks)
         start(queue, tally)
-        workload.wait_for(lambda: len(tally.seen), tasks)
+        tally.wait()
         tally.handled()
         queue.stop()
         tally.answer(tasks)

@@ -14,8 +14,8 @@ from nova.brokers.kafka.admin import Admin
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.failures import broker_error, code_of
-from nova.brokers.kafka.names import Names
-from nova.brokers.kafka.offsets import Offsets, Place
+from nova.brokers.kafka.names import Names, Place
+from nova.brokers.kafka.offsets import Offsets
 from nova.brokers.kafka.patience import left
 from nova.brokers.kafka.records import Record
 from nova.brokers.kafka.settings import HEADROOM_BYTES
