@@ -42,6 +42,10 @@ class Deaf:
     def poll(self, timeout: float) -> None:
         time.sleep(timeout)
 
+    def consume(self, num_messages: int, timeout: float) -> list[Message]:
+        time.sleep(timeout)
+        return []
+
     def produce(self, *args: Any, **values: Any) -> None:
         """Never reported."""
 
