@@ -452,7 +452,8 @@ def test_a_worker_whose_right_to_read_ends_says_so_calmly_and_goes_on_when_it_is
     assert len(errors) < 60, "\n".join(errors)
 
     stranger.allow(ResourceType.TOPIC, stranger.prefix, AclOperation.READ)
-    eventually(lambda: len(handled.tasks) == 1, timeout=30, what="the same worker reads once it may")
+    # 10 s until the client asks for metadata again, then it joins anew; 10 s until the intake, backing off, asks again
+    eventually(lambda: len(handled.tasks) == 1, timeout=90, what="the same worker reads once it may")
     caplog.clear()
     time.sleep(2)
     assert "normal cannot receive" not in caplog.text
