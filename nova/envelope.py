@@ -96,14 +96,17 @@ class Envelope(msgspec.Struct, gc=False):
     process_timeout: float | None = None
 
 
-def read_envelope(headers: Mapping[str, str], content: Content) -> Envelope:
+def read_envelope(headers: Mapping[str, str], content: Content, key_id: str | None = None) -> Envelope:
     """Join headers and body; where both speak, the header rules (a body is never rewritten on a hop).
+
+    Args:
+        key_id: the id that the message's key says; it rules over the body's.
 
     Raises:
         DecodeError: neither names an id or a type, or a number is none or out of all bounds.
     """
     get = headers.get
-    task_id = get(ID) or content.task_id
+    task_id = get(ID) or key_id or content.task_id
     type_ = get(TASK_TYPE) or content.type
     if not task_id or not type_:
         missing = "an id" if not task_id else "a type"

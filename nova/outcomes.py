@@ -89,7 +89,7 @@ class Outcomes:
 
     def bury_undecodable(self, source: Source, delivery: Delivery, error: DecodeError) -> None:
         """Bytes nobody can read: buried as they are."""
-        self.bury(source, delivery, "undecodable", error, delivery.headers.get("nova-id", "without id"))
+        self.bury(source, delivery, "undecodable", error, delivery.task_id or "without id")
 
     def bury_unstarted(self, task: ReceivedTask, reason: str) -> None:
         """Into the dead letters without a run."""
@@ -107,7 +107,7 @@ class Outcomes:
     def suspect(self, source: Source, delivery: Delivery) -> None:
         """To the quarantine of its queue, where it runs alone."""
         queue, _ = self.topics.read(delivery.topic)
-        _log.warning("task %s may have killed its worker, to the quarantine", delivery.headers.get("nova-id"))
+        _log.warning("task %s may have killed its worker, to the quarantine", delivery.task_id)
         self.settler.move(
             Move(source, delivery, copies.quarantine(delivery, self.topics.quarantine(queue), self.group))
         )

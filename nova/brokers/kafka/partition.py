@@ -51,6 +51,7 @@ class KafkaDelivery(Delivery, gc=False, eq=False, kw_only=True):
             self.headers,
             timestamp_ms=self.timestamp_ms,
             suspect=self.suspect,
+            id=self.id,
             partition=self.partition,
             offset=self.offset,
             deaths=self.deaths,
