@@ -195,6 +195,17 @@ class Conversation:
 
         self._link.run(send)
 
+    def give_up(self, tags: list[int]) -> None:
+        """Put these back; counted. Hands over."""
+        channel = self._channel
+
+        def send() -> None:
+            if channel is not None and channel.is_open:
+                for tag in tags:
+                    channel.basic_nack(tag, requeue=True)
+
+        self._link.run(send)
+
     def nack_all(self) -> None:
         """Put back all that is held; counted. Hands over."""
         channel = self._channel

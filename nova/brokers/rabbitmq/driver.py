@@ -17,6 +17,7 @@ from nova.brokers.base import Capabilities, Confirmation, DriverContext, Group, 
 from nova.brokers.rabbitmq.chores import Chores
 from nova.brokers.rabbitmq.config import RabbitMQConfig
 from nova.brokers.rabbitmq.dead import RabbitDeadLetters
+from nova.brokers.rabbitmq.feed import Source
 from nova.brokers.rabbitmq.groups import GroupKeeper
 from nova.brokers.rabbitmq.holder import Holder
 from nova.brokers.rabbitmq.link import Link
@@ -25,7 +26,7 @@ from nova.brokers.rabbitmq.names import Names
 from nova.brokers.rabbitmq.publisher import Item, Publisher
 from nova.brokers.rabbitmq.quarantine import QuarantineSubscription
 from nova.brokers.rabbitmq.registry import Registry
-from nova.brokers.rabbitmq.subscription import RabbitSubscription, Source
+from nova.brokers.rabbitmq.subscription import RabbitSubscription
 from nova.brokers.rabbitmq.topology import Topology
 from nova.errors import BrokerError, BrokerUnavailable, NovaError, PublishError
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from nova import clock
 from nova.brokers.base import Group, TopicDepth
 from nova.brokers.rabbitmq.conversation import Conversation
+from nova.brokers.rabbitmq.feed import Source
 from nova.brokers.rabbitmq.names import Names
 from nova.brokers.rabbitmq.registry import Book, Registry
-from nova.brokers.rabbitmq.subscription import Source
 from nova.brokers.rabbitmq.topology import Topology
 from nova.errors import BrokerError
 

@@ -77,7 +77,7 @@ class Holder:
         self._serials = itertools.count()
         self._changed = threading.Condition()
         self._closing = threading.Event()
-        self._channel = ConsumerChannel(link, self, [names.near], PREFETCH, prepare)
+        self._channel = ConsumerChannel(link, self, names.near, PREFETCH, prepare)
         self._thread = threading.Thread(target=self._run, name="nova-rabbitmq-delays", daemon=True)
         self._thread.start()
 

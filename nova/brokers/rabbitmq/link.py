@@ -27,6 +27,7 @@ WAIT_FIRST = 0.2
 WAIT_MOST = 5.0
 CONNECT_WITHIN = 5.0
 HANDSHAKE_WITHIN = 10.0
+CUT_WITHIN = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +126,10 @@ class Link:
         """Close the connection and end the thread. Idempotent."""
         if not self._ended.is_set():
             self.run(self._close)
-            self._ended.wait(timeout)
+            if not self._ended.wait(timeout):
+                # One that stays open holds what it was sent until the server misses its heartbeats.
+                self.run(lambda: self._abandon("the server does not answer to the end of the connection"))
+                self._ended.wait(CUT_WITHIN)
             self._loop.add_callback_threadsafe(self._loop.stop)
             self._thread.join(1.0)
 

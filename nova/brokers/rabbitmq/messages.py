@@ -81,6 +81,7 @@ class Place(msgspec.Struct, gc=False):
         count: hand-outs without a clean end, before this one.
         headers: as they came, the driver's own included.
         settled: acked or given back.
+        came: when, on the monotonic clock; the server waits for the ack from then on.
     """
 
     epoch: int
@@ -90,6 +91,7 @@ class Place(msgspec.Struct, gc=False):
     headers: Headers
     id: str
     settled: bool = False
+    came: float = 0.0
 
 
 def as_outgoing(message: Message, names: Names, now_ms: int, guard_ms: int) -> Outgoing:
