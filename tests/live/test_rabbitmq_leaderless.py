@@ -90,15 +90,34 @@ def test_its_neighbours_are_served_and_lose_nothing_with_it(server: RabbitServer
 def test_each_consumer_is_given_its_own_time_to_be_confirmed(
     server: RabbitServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nova.brokers.rabbitmq.channel.CONFIRMED_WITHIN", 4.0)
+    monkeypatch.setattr("nova.brokers.rabbitmq.channel.CONFIRMED_WITHIN", 8.0)
     topic = f"{prefix}_PRIORITY_NORMAL"
     with opened(server, prefix) as driver:
         subscription = join(driver, topic)
         assert driver.publish(messages(topic, 1)).result(10) == [None]
         began = time.monotonic()
         (delivery,) = receive(subscription, 1, within=10)
-        never(lambda: False, during=began + 2.0 - time.monotonic())
+        never(lambda: False, during=began + 4.0 - time.monotonic())
         with leaderless(server, f"g.{topic}"):
             subscription.receive(50, 0.0)  # a new consumer, with a larger prefetch
-            never(lambda: delivery.lost, during=began + 4.5 - time.monotonic(), what="the first one's time was over")
+            never(lambda: delivery.lost, during=began + 8.7 - time.monotonic(), what="the first one's time was over")
         never(lambda: delivery.lost, during=2.0)
+
+
+def test_it_holds_up_no_other_messages(server: RabbitServer, prefix: str) -> None:
+    """The server reads no more from a connection with some thirty messages for such a queue."""
+    good, bad = f"{prefix}_PRIORITY_NORMAL", f"{prefix}-bad"
+    with opened(server, prefix, confirm_timeout=6.0) as driver:
+        join(driver, good).close()
+        join(driver, bad).close()
+        with leaderless(server, f"g.{bad}"):
+            lost = driver.publish(messages(bad, 3000))
+            never(lambda: False, during=0.5)
+            assert driver.publish(messages(good, 50)).result(10) == [None] * 50, "those that were behind it"
+            more = driver.publish(messages(bad, 100))
+            assert driver.publish(messages(good, 50)).result(2) == [None] * 50, "and later ones at once"
+            assert all(error is not None and error.may_be_stored for error in lost.result(10)[:30])
+            assert None not in more.result(10)
+            assert driver.publish(messages(good, 50)).result(2) == [None] * 50, "after they were given up too"
+        eventually(lambda: driver.publish(messages(bad, 100)).result(10) == [None] * 100, what="its leader is back")
+        assert len(driver._open_parts.publisher._silent) == 0

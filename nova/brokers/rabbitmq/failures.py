@@ -8,7 +8,7 @@ import ssl
 from pika import exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
-from nova.errors import BrokerError, BrokerUnavailable
+from nova.errors import BrokerError
 
 __all__ = ["ACCESS_REFUSED", "NOT_FOUND", "RESOURCE_LOCKED", "Refused", "is_final", "text_of"]
 
@@ -40,11 +40,6 @@ class Refused(BrokerError):
 def refused(where: str, exc: exceptions.ChannelClosed) -> Refused:
     """A channel was closed; `where` names the address and the request."""
     return Refused(exc.reply_code, f"{where}: {_with_hint(exc.reply_code, exc.reply_text)}")
-
-
-def unavailable(where: str, exc: BaseException) -> BrokerUnavailable:
-    """There is no connection."""
-    return BrokerUnavailable(f"{where}: {text_of(exc)}")
 
 
 def is_final(exc: BaseException) -> bool:

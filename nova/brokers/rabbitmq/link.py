@@ -99,11 +99,6 @@ class Link:
         """Do this later; only on the link's thread."""
         self._loop.call_later(seconds, action)
 
-    @property
-    def is_mine(self) -> bool:
-        """Whether this is the link's thread."""
-        return threading.current_thread() is self._thread
-
     def await_up(self, timeout: float, *, patient: bool = True) -> Connection:
         """The connection, once there is one.
 

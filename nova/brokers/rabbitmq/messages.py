@@ -1,7 +1,7 @@
 """Between a message of the seam and one of AMQP. Pure.
 
 Headers that no consumer sees: `nova-x-due` when a delayed message is due, `nova-x-target` the topic it goes to, `nova-x-for`
-the group it is addressed to, `nova-x-sent` when a delayed one for all was published, `nova-x-key` its key. `nova-x-count`
+the group it is addressed to, `nova-x-sent` when a delayed one was published, `nova-x-key` its key. `nova-x-count`
 counts hand-outs without a clean end of the copies before this one.
 """
 
@@ -101,11 +101,9 @@ def as_outgoing(message: Message, names: Names, now_ms: int, guard_ms: int) -> O
         headers = {**headers, GROUP: group}
     due_ms = message.due_ms
     if due_ms is not None and due_ms > now_ms:
-        own = {**headers, DUE: str(due_ms), TARGET: message.topic}
+        own = {**headers, DUE: str(due_ms), TARGET: message.topic, SENT: str(now_ms)}
         if group is not None:
             own[FOR] = group
-        else:
-            own[SENT] = str(now_ms)
         return _delayed(names, message.body, own, message.id, due_ms - now_ms, guard_ms)
     if group is not None:
         return Outgoing("", names.queue(group, message.topic), message.body, headers, message.id)

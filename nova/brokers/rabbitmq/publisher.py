@@ -23,6 +23,8 @@ from nova.brokers.rabbitmq.failures import NOT_FOUND, text_of
 from nova.brokers.rabbitmq.frames import publish_frames
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import Outgoing
+from nova.brokers.rabbitmq.probe import Probe
+from nova.brokers.rabbitmq.silent import SilentPlaces
 from nova.envelope import CODEC
 from nova.errors import PublishError, QueueFull, Unroutable
 
@@ -108,6 +110,9 @@ class Publisher:
         self._next_tag = 1
         self._window = WINDOW
         self._careful = 0
+        """Messages that go one by one, before the window is opened again."""
+        self._silent: SilentPlaces[Item] = SilentPlaces(confirm_timeout / 2)
+        self._confirms = 0
         self._blocked: str | None = None
         self._blocked_since = 0.0
         self._trouble: str | None = None
@@ -146,6 +151,10 @@ class Publisher:
     def give_up(self, item: Item, error: PublishError) -> None:
         """The place of a message cannot be made. Any thread."""
         self._link.run(lambda: self._settle(item, error))
+
+    def drop(self, item: Item) -> None:
+        """A message need not arrive any more: it counts as stored. Any thread."""
+        self._link.run(lambda: self._settle(item, None))
 
     def close(self, timeout: float) -> None:
         """Wait for confirmations, then give up what has none. Idempotent."""
@@ -214,9 +223,11 @@ class Publisher:
         text = f"{self._link.where}: {text_of(reason)}"
         items = list(self._unconfirmed.values())
         if reason.reply_code == NOT_FOUND:
-            self._unconfirmed.clear()
+            # An exchange: to a queue that is missing nothing is refused, it comes back.
+            self._unconfirmed = {tag: item for tag, item in self._unconfirmed.items() if not item[2].exchange}
             for item in items:
-                self._have_made(item)
+                if item[2].exchange:
+                    self._have_made(item)
         elif len(items) == 1:
             self._unconfirmed.clear()
             self._settle(items[0], PublishError(text))
@@ -228,6 +239,7 @@ class Publisher:
         self._channel = None
         self._ready.extendleft(reversed(self._unconfirmed.values()))
         self._unconfirmed.clear()
+        self._silent.start_over()
 
     def _pump(self) -> None:
         """Send what there is room for."""
@@ -241,21 +253,21 @@ class Publisher:
         if channel is None or not channel.is_open or self._blocked is not None:
             return
         unconfirmed = self._unconfirmed
-        now = int(time.time())
+        if not (self._careful or unconfirmed):
+            self._window = WINDOW
+        silent = self._silent if len(self._silent) else None
         chunk: list[bytes] = []
         size = 0
         while ready and size < CHUNK and len(unconfirmed) < self._window:
             item = ready.popleft()
             message = item[2]
-            if message.done:
+            if self._careful:
+                self._careful -= 1
+            if message.done or (silent is not None and silent.hold(item)):
                 continue
             tag = self._next_tag
-            try:
-                frames = self._frames(channel, message, tag, now)
-            except (
-                ValueError
-            ) as exc:  # a name that is too long, or text that UTF-8 cannot hold: this message's own fault
-                self._settle(item, PublishError(f"{self._link.where}: not sent: {exc}"))
+            frames = self._build(channel, item, tag)
+            if frames is None:
                 continue
             message.sent, message.returned = True, False
             unconfirmed[tag] = item
@@ -269,7 +281,15 @@ class Publisher:
             self._woken = True
             self._link.run(self._pump)  # so that the server works on this while the next ones are written
 
-    def _frames(self, channel: Channel, message: Outgoing, tag: int, now: int) -> bytes:
+    def _build(self, channel: Channel, item: Item, tag: int) -> bytes | None:
+        """The frames of a message; None = it cannot be sent, which is settled."""
+        try:
+            return self._frames(channel, item[2], tag)
+        except ValueError as exc:  # a name that is too long, or text that UTF-8 cannot hold: this message's own fault
+            self._settle(item, PublishError(f"{self._link.where}: not sent: {exc}"))
+            return None
+
+    def _frames(self, channel: Channel, message: Outgoing, tag: int) -> bytes:
         """The correlation id tells which message it was, if the server has no place for it."""
         connection: Any = channel.connection
         is_json = message.headers.get(CODEC) in (None, "json", "orjson")
@@ -283,7 +303,7 @@ class Publisher:
             content_type="application/json" if is_json else "application/octet-stream",
             correlation_id=str(tag),
             message_id=message.id,
-            timestamp=now,
+            timestamp=int(time.time()),
         )
 
     def _on_return(
@@ -308,6 +328,7 @@ class Publisher:
                     break
                 tags.append(known)
         is_ack = isinstance(method, spec.Basic.Ack)
+        self._confirms += 1
         for known in tags:
             item = unconfirmed.pop(known, None)
             if item is None:
@@ -320,10 +341,8 @@ class Publisher:
                 self._make_place(item)
             else:
                 self._settle(item, None)
-        if self._careful:
-            self._careful -= len(tags)
-            if self._careful <= 0:
-                self._window, self._careful = WINDOW, 0
+            if is_ack and len(self._silent):
+                self._ready.extend(self._silent.confirmed(item))
         if self._ready:
             self._pump()
 
@@ -387,8 +406,43 @@ class Publisher:
             reason = self._trouble or self._link.trouble
             text = reason.removeprefix(f"{self._link.where}: ") if reason else "no confirmation"
             self._expire(now - self._confirm_timeout, f"{text} (waited {self._confirm_timeout:g} s)")
+            if self._channel is not None and self._blocked is None:
+                self._look_for_silent(self._channel.connection, now)
         finally:
             self._link.later(LOOK_EVERY, self._look)
+
+    def _look_for_silent(self, connection: Connection, now: float) -> None:
+        found = self._silent.look(self._unconfirmed, self._confirms, now)
+        if found is not None:
+            place, nothing = found
+            _log.warning("%s: %r confirms nothing; what is sent there is held back", self._link.where, place)
+        else:
+            given_up = sum(item[2].done for item in self._unconfirmed.values())
+            nothing = given_up > self._window // 2
+        if nothing:
+            self._forget_channel()
+            self._link.reset("nothing is confirmed any more")
+        elif connection.is_open:
+            for item in self._silent.to_try():
+                self._try(connection, item)
+
+    def _try(self, connection: Connection, item: Item) -> None:
+        """See whether a silent place takes one message."""
+
+        def frames(channel: Channel) -> bytes:
+            item[2].sent = True
+            return self._build(channel, item, 1) or b""
+
+        def ended(is_back: bool, is_stored: bool) -> None:
+            if is_stored:
+                self._settle(item, None)
+            self._ready.extend(self._silent.tried(item, is_back=is_back))
+            if is_back and not is_stored:
+                item[2].sent = False
+                self._make_place(item)
+            self._pump()
+
+        Probe(connection, frames, ended)
 
     def _expire(self, before: float, why: str) -> None:
         """End what was handed over before an instant: unknown if it was sent, failed if it was not."""
@@ -411,3 +465,4 @@ class Publisher:
             if not pending.future.done():
                 self._finish(pending)
         self._ready = deque(item for item in self._ready if not item[2].done)
+        self._silent.forget_done()
