@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 
@@ -23,6 +24,10 @@ _HINTS = {
     PRECONDITION_FAILED: "something of this name exists with other settings; remove it, or use another prefix or exchange",
     NOT_ALLOWED: "create the vhost and grant this user access to it (rabbitmqctl add_vhost, set_permissions)",
 }
+
+
+_ALERT = re.compile(r"\[SSL: ([A-Z0-9_]+)\]")
+"""The reason in the text of an `ssl.SSLError`, which is all that pika leaves of it there."""
 
 
 class Refused(BrokerError):
@@ -70,6 +75,11 @@ def text_of(exc: BaseException) -> str:
         return _with_hint(cause.reply_code, cause.reply_text)
     if isinstance(cause, exceptions.ProbableAccessDeniedError):
         return f"the server refuses the vhost; {_HINTS[NOT_ALLOWED]}"
+    if isinstance(cause, exceptions.IncompatibleProtocolError) and (alert := _ALERT.search(str(cause))):
+        # TLS 1.3: a client that shows no certificate, or a wrong one, hears of it after its handshake.
+        return (
+            f"TLS failed: {alert[1].lower().replace('_', ' ')}; check ca_file, cert_file and that the port speaks TLS"
+        )
     if isinstance(cause, exceptions.IncompatibleProtocolError):
         return "what listens there does not speak AMQP 0-9-1, or asks for TLS; check port and amqp:// or amqps://"
     if isinstance(cause, ssl.SSLError):
