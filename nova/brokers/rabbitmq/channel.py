@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from pika import exceptions, spec
+from pika import exceptions
 from pika.channel import Channel
 from pika.connection import Connection
 
@@ -20,7 +20,9 @@ from nova.brokers.rabbitmq.ackbook import AckBook
 from nova.brokers.rabbitmq.cancelling import cancel
 from nova.brokers.rabbitmq.failures import text_of
 from nova.brokers.rabbitmq.frames import ack_frames
+from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.writing import write
 
 __all__ = ["ConsumerChannel", "Receiver"]
 
@@ -34,7 +36,7 @@ _log = logging.getLogger(__name__)
 class Receiver(Protocol):
     """Who gets what a channel brings. Called on the link's thread."""
 
-    def bring(self, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+    def bring(self, queue: str, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """A message, held by this channel until it is settled."""
         ...
 
@@ -111,8 +113,7 @@ class ConsumerChannel:
         through, singles = self.book.settle(tags)
         frames = ack_frames(channel.channel_number, through, singles)
         if frames:
-            connection: Any = channel.connection
-            connection._output_marshaled_frames([frames])
+            write(channel.connection, frames)
 
     def give_up(self, tags: list[int]) -> None:
         """Put these back as they are; counted."""
@@ -221,16 +222,20 @@ class ConsumerChannel:
         self._link.later(CONFIRMED_WITHIN, lambda: self._check_consumer(tag))
 
     def _consume_on(self, channel: Channel) -> str:
-        epoch = self.epoch
+        epoch, queue, receiver = self.epoch, self._queue, self._receiver
 
-        def bring(channel: Channel, method: Any, properties: spec.BasicProperties, body: bytes) -> None:
+        def bring(tag: int, properties: Properties, body: bytes) -> None:
             if epoch != self.epoch:
                 return  # this channel was given up; it is closed as soon as it answers
-            tag: int = method.delivery_tag
             self.book.came(tag)
-            self._receiver.bring(self._queue, epoch, tag, properties, body)
+            receiver.bring(queue, epoch, tag, properties, body)
 
-        tag: str = channel.basic_consume(self._queue, bring, callback=lambda frame: self._on_consuming(channel, frame))
+        def unexpected(*_: object) -> None:
+            raise AssertionError(f"a delivery of queue {queue!r} was not read by its reader")
+
+        assert self._link.reader is not None
+        self._link.reader.takers[channel.channel_number] = bring
+        tag: str = channel.basic_consume(queue, unexpected, callback=lambda frame: self._on_consuming(channel, frame))
         return tag
 
     def _on_consuming(self, channel: Channel, frame: Any) -> None:
@@ -274,6 +279,8 @@ class ConsumerChannel:
             self._replace(f"the server ended the consumer of queue {self._queue!r}")
 
     def _on_closed(self, channel: Channel, reason: BaseException) -> None:
+        if self._link.reader is not None:
+            self._link.reader.takers.pop(channel.channel_number, None)
         if channel is not self._channel:
             return
         self._forget()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from pika import spec
-
 from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.channel import ConsumerChannel
+from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import SENT, Place, deliver, number
 from nova.envelope import GROUP
@@ -85,7 +84,7 @@ class Feed:
 
     # --- the receiver
 
-    def bring(self, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+    def bring(self, queue: str, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """What was not sent to this group is passed over."""
         source = self.source
         delivery = deliver(source.topic, queue, epoch, tag, properties, body)

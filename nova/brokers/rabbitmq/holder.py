@@ -11,13 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from pika import spec
-
 from nova import clock
 from nova.brokers.base import Confirmation
 from nova.brokers.due import DueQueue
 from nova.brokers.rabbitmq import delay_levels as delays
 from nova.brokers.rabbitmq.channel import ConsumerChannel
+from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import DUE, Outgoing, number, released, texts_of
 from nova.brokers.rabbitmq.names import Names
@@ -93,7 +92,7 @@ class Holder:
 
     # --- the receiver, on the link's thread
 
-    def bring(self, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+    def bring(self, queue: str, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """Into the heap, by the instant it is due."""
         del queue
         headers = texts_of(properties.headers or {})

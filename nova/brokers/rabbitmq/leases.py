@@ -19,10 +19,9 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pika import spec
-
 from nova.brokers.base import Confirmation, Delivery
 from nova.brokers.rabbitmq.channel import ConsumerChannel
+from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import COUNT, Outgoing, Place, texts_of
 from nova.errors import PublishError
@@ -217,7 +216,7 @@ class _Leases:
 
     # --- the receiver
 
-    def bring(self, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+    def bring(self, queue: str, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """A copy came: it stands for its task from now on."""
         del queue
         channel = self._channel
@@ -282,7 +281,7 @@ class _Leases:
             self._give_up(token)
             _log.warning("a long task cannot be kept from the server's timeout, trying again: %s", error)
 
-    def _send_home(self, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+    def _send_home(self, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """A copy from before the connection was lost, whose time was not over yet: nothing else stands for its task."""
         headers = {name: text for name, text in texts_of(properties.headers or {}).items() if name != TOKEN}
         home = Outgoing("", self._home, body, headers, properties.message_id or "")

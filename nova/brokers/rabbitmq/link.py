@@ -19,6 +19,7 @@ from pika.connection import Connection
 
 from nova.brokers.rabbitmq.config import Node, RabbitMQConfig
 from nova.brokers.rabbitmq.failures import is_final, text_of
+from nova.brokers.rabbitmq.incoming import DeliveryReader
 from nova.errors import BrokerUnavailable, ConfigError
 
 __all__ = ["Link", "LinkUser", "connection_parameters"]
@@ -53,11 +54,13 @@ class Link:
 
     Attributes:
         connection: the open one, or None.
+        reader: of that connection; the link's thread alone.
         trouble: why there is none, or None.
     """
 
     def __init__(self, config: RabbitMQConfig, where: str, role: str) -> None:
         self.connection: Connection | None = None
+        self.reader: DeliveryReader | None = None
         self.trouble: str | None = f"{where}: not connected yet"
         self.where = where
         self._config = config
@@ -158,6 +161,7 @@ class Link:
 
     def _on_open(self, connection: Connection) -> None:
         self._wait = WAIT_FIRST
+        self.reader = DeliveryReader(connection)
         with self._changed:
             self.connection = connection
             self.trouble = None

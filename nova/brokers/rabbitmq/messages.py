@@ -15,6 +15,7 @@ from pika import spec
 
 from nova.brokers.base import Delivery, Message
 from nova.brokers.rabbitmq.delay_levels import pick
+from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.names import Names
 from nova.envelope import GROUP, Headers
 
@@ -133,7 +134,9 @@ def copy_back(delivery: Delivery, queue: str) -> Outgoing:
     return Outgoing("", queue, delivery.body, headers, place.id)
 
 
-def deliver(topic: str, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> Delivery:
+def deliver(
+    topic: str, queue: str, epoch: int, tag: int, properties: Properties | spec.BasicProperties, body: bytes
+) -> Delivery:
     """A delivery of what the server brought."""
     found = properties.headers or {}
     headers = texts_of(found)

@@ -9,6 +9,8 @@ from pika import spec
 from pika.channel import Channel
 from pika.connection import Connection
 
+from nova.brokers.rabbitmq.writing import write
+
 __all__ = ["Probe"]
 
 
@@ -37,9 +39,8 @@ class Probe:
 
     def _send(self, channel: Channel) -> None:
         frames = self._frames(channel)
-        connection: Any = channel.connection
         if frames:
-            connection._output_marshaled_frames([frames])
+            write(channel.connection, frames)
         else:
             channel.close()
 

@@ -25,6 +25,7 @@ from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import Outgoing
 from nova.brokers.rabbitmq.probe import Probe
 from nova.brokers.rabbitmq.silent import SilentPlaces
+from nova.brokers.rabbitmq.writing import write
 from nova.envelope import CODEC
 from nova.errors import PublishError, QueueFull, Unroutable
 
@@ -275,8 +276,7 @@ class Publisher:
             chunk.append(frames)
             size += len(frames)
         if chunk:
-            connection: Any = channel.connection
-            connection._output_marshaled_frames([b"".join(chunk)])
+            write(channel.connection, b"".join(chunk))
         if size >= CHUNK and not self._woken:
             self._woken = True
             self._link.run(self._pump)  # so that the server works on this while the next ones are written
