@@ -27,6 +27,7 @@ from nova.brokers.rabbitmq.turns import give_back, holding, take
 from nova.envelope import GROUP, TARGET
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
+from tests.live.opened import amqp_channel
 from tests.live.test_rabbitmq import ready
 from tests.servers.ports import free_ports
 
@@ -42,9 +43,8 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def channel(broker: Broker) -> Iterator[BlockingChannel]:
-    connection = pika.BlockingConnection(pika.URLParameters(broker.section["url"]))
-    yield connection.channel()
-    connection.close()
+    with amqp_channel(broker) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_what_is_given_up_while_the_server_is_away_is_not_kept() -> None:
             (error,) = publisher.send([Outgoing("", "q", b"x" * 1000, {}, "t")]).result(5)
             assert error is not None
             assert not error.may_be_stored
-        eventually(lambda: not (publisher._ready or publisher._open or publisher._inbox or publisher._waiting))
+        eventually(lambda: not (publisher._ready or publisher._outbox._open or len(publisher._outbox)))
     finally:
         publisher.close(0.1)
         link.close(1)

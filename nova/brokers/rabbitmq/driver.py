@@ -23,7 +23,8 @@ from nova.brokers.rabbitmq.holder import Holder
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import SENT, Outgoing, as_outgoing, number
 from nova.brokers.rabbitmq.names import Names
-from nova.brokers.rabbitmq.publisher import Item, Publisher
+from nova.brokers.rabbitmq.outbox import Item
+from nova.brokers.rabbitmq.publisher import Publisher
 from nova.brokers.rabbitmq.quarantine import QuarantineSubscription
 from nova.brokers.rabbitmq.registry import Registry
 from nova.brokers.rabbitmq.subscription import RabbitSubscription

@@ -60,7 +60,7 @@ class SilentPlaces(Generic[Item]):
         return place, confirms == self._confirms
 
     def start_over(self) -> None:
-        """There is another connection, whose tags mean other messages."""
+        """Count from now on: there is another connection, whose tags mean other messages, or the server had an excuse."""
         self._oldest = None
 
     def hold(self, item: Item) -> bool:
