@@ -7,7 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pika
 import pytest
@@ -118,7 +118,7 @@ def test_a_turn_is_given_back_also_when_the_time_of_its_conversation_is_over(bro
 
 
 def test_a_channel_that_opens_too_late_is_closed(parts: _Parts) -> None:
-    connection = parts._working.await_up(5)
+    connection: Any = parts._working.await_up(5)
     before = len(connection._channels)
     busy, go_on = threading.Event(), threading.Event()
 
@@ -129,7 +129,7 @@ def test_a_channel_that_opens_too_late_is_closed(parts: _Parts) -> None:
     with Conversation(parts._working, 0.3) as talk:
         opening = talk._open_on
 
-        def slow(connection: object, done: Callable[..., bool]) -> None:
+        def slow(connection: Any, done: Callable[..., bool]) -> None:
             opening(connection, done)
             parts._working.run(hold_up)  # so that its answer is read after the time is over
 
