@@ -62,8 +62,8 @@ def is_final(exc: BaseException) -> bool:
     )
 
 
-def text_of(exc: BaseException) -> str:
-    """What happened, and the way out if there is a known one."""
+def text_of(exc: BaseException, *, tls: bool = False) -> str:
+    """What happened, and the way out if there is a known one; `tls` says that the connection was to be a TLS one."""
     cause = _root(exc)
     if isinstance(cause, exceptions.AuthenticationError | exceptions.ProbableAuthenticationError):
         return "the server refuses user or password; check the URL (guest is only let in from the server's own machine)"
@@ -75,11 +75,12 @@ def text_of(exc: BaseException) -> str:
         return _with_hint(cause.reply_code, cause.reply_text)
     if isinstance(cause, exceptions.ProbableAccessDeniedError):
         return f"the server refuses the vhost; {_HINTS[NOT_ALLOWED]}"
-    if isinstance(cause, exceptions.IncompatibleProtocolError) and (alert := _ALERT.search(str(cause))):
-        # TLS 1.3: a client that shows no certificate, or a wrong one, hears of it after its handshake.
-        return (
-            f"TLS failed: {alert[1].lower().replace('_', ' ')}; check ca_file, cert_file and that the port speaks TLS"
-        )
+    if isinstance(cause, exceptions.IncompatibleProtocolError) and tls:
+        # TLS 1.3: a client that shows no certificate, or a wrong one, hears of it after its handshake, if the server's last
+        # words are not lost with the connection.
+        alert = _ALERT.search(str(cause))
+        why = alert[1].lower().replace("_", " ") if alert else "the server ended the connection after the handshake"
+        return f"TLS failed: {why}; it may ask for a certificate: check cert_file, and that it speaks AMQP 0-9-1 there"
     if isinstance(cause, exceptions.IncompatibleProtocolError):
         return "what listens there does not speak AMQP 0-9-1, or asks for TLS; check port and amqp:// or amqps://"
     if isinstance(cause, ssl.SSLError):

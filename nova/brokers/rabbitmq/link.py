@@ -181,7 +181,7 @@ class Link:
 
     def _lost(self, exc: BaseException) -> None:
         was_up = self.connection is not None
-        reason = f"{self.where}: {text_of(exc)}"
+        reason = f"{self.where}: {text_of(exc, tls=self._config.address.tls)}"
         self._opening = None
         with self._changed:
             self.connection = None
