@@ -38,7 +38,7 @@ PROPERTIES = st.builds(
     type=st.none() | SHORT,
     app_id=st.none() | SHORT,
 )
-OURS, PIKAS = 3, 4
+OURS, PIKAS, CONFIRMS = 3, 4, 5
 
 
 class Wire:
@@ -89,7 +89,7 @@ def test_deliveries_come_here_and_all_else_to_pika_in_one_order(data: st.DataObj
     expected: list[object] = []
     wire = b""
     for tag in range(1, data.draw(st.integers(1, 8))):
-        kind = data.draw(st.sampled_from(["ours", "theirs", "heartbeat", "ack"]))
+        kind = data.draw(st.sampled_from(["ours", "theirs", "heartbeat", "ack", "confirm"]))
         if kind in ("ours", "theirs"):
             properties = data.draw(PROPERTIES)
             pieces = data.draw(st.lists(st.binary(min_size=1, max_size=20), max_size=3))
@@ -97,6 +97,13 @@ def test_deliveries_come_here_and_all_else_to_pika_in_one_order(data: st.DataObj
             wire += b"".join(frames)
             body = b"".join(pieces)
             expected += [(tag, as_pika_reads(properties, len(body)), body)] if kind == "ours" else frames
+        elif kind == "confirm":
+            multiple, is_ack = data.draw(st.booleans()), data.draw(st.booleans())
+            method = (
+                spec.Basic.Ack(tag, multiple) if is_ack else spec.Basic.Nack(tag, multiple, data.draw(st.booleans()))
+            )
+            wire += frame.Method(CONFIRMS, method).marshal()
+            expected.append((tag, multiple, is_ack))
         else:
             other = frame.Heartbeat() if kind == "heartbeat" else frame.Method(OURS, spec.Basic.Ack(tag, True))
             wire += other.marshal()
@@ -104,6 +111,7 @@ def test_deliveries_come_here_and_all_else_to_pika_in_one_order(data: st.DataObj
     connection = Wire()
     reader = reading(connection)
     reader.takers[OURS] = lambda tag, properties, body: connection.events.append((tag, properties, body))
+    reader.confirmed[CONFIRMS] = lambda tag, multiple, is_ack: connection.events.append((tag, multiple, is_ack))
     cuts = sorted({0, len(wire), *data.draw(st.lists(st.integers(0, len(wire)), max_size=6))})
     for start, end in itertools.pairwise(cuts):
         connection._on_data_available(wire[start:end])

@@ -1,6 +1,6 @@
-"""Reading deliveries from a connection past pika, which makes three objects of each and decodes much that nobody looks at.
+"""Reading deliveries and confirmations past pika, which makes objects of each and decodes much that nobody looks at.
 
-That was half of what a delivery cost (figures in docs/performance.md). Only whole deliveries on channels that ask for it are
+That was half of what a delivery cost (figures in docs/performance.md). Only what comes whole on channels that ask for it is
 read here; all else goes on to pika, in the order in which it came. On the link's thread.
 
 Source: AMQP 0-9-1, 2.3.5 (frames), 4.2.6.1 (content header); RabbitMQ's errata on field tables.
@@ -21,6 +21,8 @@ __all__ = ["DeliveryReader", "Properties", "Taker", "read_content"]
 _FRAME = Struct(">BHI")
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _DELIVER = b"\x00\x3c\x00\x3c"
+_ACK = b"\x00\x3c\x00\x50"
+_NACK = b"\x00\x3c\x00\x78"
 _TAG = Struct(">Q")
 _CONTENT = Struct(">QH")
 _LONG = Struct(">I")
@@ -46,15 +48,21 @@ Taker = Callable[[int, Properties, bytes], None]
 """Given the delivery tag, the properties and the body."""
 
 
+Confirmed = Callable[[int, bool, bool], None]
+"""Given the tag, whether all up to it are meant, and whether they are stored."""
+
+
 class DeliveryReader:
     """Stands between a connection and its socket.
 
     Attributes:
         takers: who gets the deliveries of a channel, by its number.
+        confirmed: who gets the confirmations of a channel, by its number.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.takers: dict[int, Taker] = {}
+        self.confirmed: dict[int, Confirmed] = {}
         self._connection: Any = connection
         self._pass_on: Callable[[bytes], None] = self._connection._on_data_available
         self._rest = b""
@@ -70,7 +78,17 @@ class DeliveryReader:
             data = self._rest + data
         start = position = 0
         while (end := _end_of_frame(data, position)) is not None:
-            taker = self._taker_of(data, position)
+            kind, channel = data[position + 7 : position + 11], data[position + 1] << 8 | data[position + 2]
+            is_method = data[position] == _METHOD
+            if is_method and kind in (_ACK, _NACK) and channel in self.confirmed:
+                if start < position:
+                    self._pass_on(data[start:position])
+                (tag,) = _TAG.unpack_from(data, position + 11)
+                multiple = bool(data[position + 19] & 1)
+                start = position = end
+                self.confirmed[channel](tag, multiple, kind == _ACK)
+                continue
+            taker = self.takers.get(channel) if is_method and kind == _DELIVER else None
             if taker is None:
                 position = end
                 continue
@@ -85,11 +103,6 @@ class DeliveryReader:
         if start < position:
             self._pass_on(data[start:position])
         self._rest = data[position:]
-
-    def _taker_of(self, data: bytes, position: int) -> Taker | None:
-        if data[position + 7 : position + 11] != _DELIVER or data[position] != _METHOD:
-            return None
-        return self.takers.get(data[position + 1] << 8 | data[position + 2])
 
 
 def _end_of_frame(data: bytes, position: int) -> int | None:

@@ -148,6 +148,8 @@ class Publisher:
         channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready(channel))
 
     def _on_ready(self, channel: Channel) -> None:
+        assert self._link.reader is not None
+        self._link.reader.confirmed = {channel.channel_number: self._on_confirmed}
         self._next_tag = 1
         self._channel = channel
         self._trouble = None
@@ -258,17 +260,19 @@ class Publisher:
             item[2].returned = True
 
     def _on_confirm(self, frame: Any) -> None:
+        """What pika reads itself, at the beginning of a connection."""
         method = frame.method
-        tag: int = method.delivery_tag
+        self._on_confirmed(method.delivery_tag, method.multiple, isinstance(method, spec.Basic.Ack))
+
+    def _on_confirmed(self, tag: int, multiple: bool, is_ack: bool) -> None:
         unconfirmed = self._unconfirmed
         tags = [tag]
-        if method.multiple:
+        if multiple:
             tags = []
             for known in unconfirmed:
                 if known > tag:
                     break
                 tags.append(known)
-        is_ack = isinstance(method, spec.Basic.Ack)
         self._confirms += 1
         for known in tags:
             item = unconfirmed.pop(known, None)
