@@ -13,15 +13,15 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from nova import BrokerUnavailable, ConfigError, NovaError, Task
-from nova.brokers.base import Delivery, DriverContext, Message, SubscribeRequest
+from nova.brokers.base import Delivery, Message, SubscribeRequest
 from nova.brokers.kafka import publisher as publishing
 from nova.brokers.kafka import pump as pumping
-from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.driver import KafkaDriver
 from nova.brokers.kafka.handles import close_producer
 from nova.brokers.kafka.subscription import KafkaSubscription
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
+from tests.live.opened import kafka_driver
 from tests.servers.kafka.finding import shared_address
 from tests.servers.kafka.relay import ForgetfulRelay
 
@@ -114,10 +114,8 @@ def direct(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def driver(direct: Broker) -> Iterator[KafkaDriver]:
-    made = KafkaDriver(KafkaConfig(**direct.section))
-    made.open(DriverContext(prefix=direct.prefix), 10)
-    yield made
-    made.close(5)
+    with kafka_driver(direct) as made:
+        yield made
 
 
 @pytest.fixture
