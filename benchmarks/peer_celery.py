@@ -31,7 +31,7 @@ def publish(address: str, queue: str, tasks: int) -> None:
 
 def handle(address: str, queue: str, tasks: int) -> None:
     """A worker in this process."""
-    tally = workload.Tally()
+    tally = workload.Tally(tasks)
     app = _app(address, queue)
     _task(app, lambda body: tally.one(body["n"]))
     worker = app.Worker(
@@ -48,7 +48,7 @@ def handle(address: str, queue: str, tasks: int) -> None:
 
 
 def _end_when_done(tally: workload.Tally, tasks: int) -> None:
-    workload.wait_for(lambda: len(tally.seen), tasks)
+    tally.wait()
     tally.handled()
     tally.answer(tasks)
     sys.stdout.flush()

@@ -29,11 +29,11 @@ def publish(address: str, queue: str, tasks: int) -> None:
 
 def handle(address: str, queue: str, tasks: int) -> None:
     """A worker in this process."""
-    tally = workload.Tally()
+    tally = workload.Tally(tasks)
     broker, _ = _actor(address, queue, lambda body: tally.one(body["n"]))
     worker = importlib.import_module("dramatiq").Worker(broker, worker_threads=8)
     worker.start()
-    workload.wait_for(lambda: len(tally.seen), tasks)
+    tally.wait()
     tally.handled()
     broker.join(queue)
     tally.answer(tasks)

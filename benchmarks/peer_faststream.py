@@ -49,7 +49,7 @@ async def publish_batch(address: str, topic: str, tasks: int, size: int) -> None
 
 async def handle(address: str, topic: str, tasks: int) -> None:
     """One message a call."""
-    tally, done = workload.Tally(), asyncio.Event()
+    tally, done = workload.Tally(tasks), asyncio.Event()
 
     async def handler(body: dict[str, Any]) -> None:
         tally.one(body["n"])
@@ -61,7 +61,7 @@ async def handle(address: str, topic: str, tasks: int) -> None:
 
 async def handle_batches(address: str, topic: str, tasks: int) -> None:
     """Batches of 500."""
-    tally, done = workload.Tally(), asyncio.Event()
+    tally, done = workload.Tally(tasks), asyncio.Event()
 
     async def handler(bodies: list[dict[str, Any]]) -> None:
         tally.many([body["n"] for body in bodies])

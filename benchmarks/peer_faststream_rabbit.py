@@ -33,7 +33,7 @@ async def publish(address: str, queue: str, tasks: int) -> None:
 
 async def handle(address: str, queue: str, tasks: int) -> None:
     """One message a call."""
-    tally, done = workload.Tally(), asyncio.Event()
+    tally, done = workload.Tally(tasks), asyncio.Event()
     broker, declared = _broker(address, queue)
 
     async def handler(body: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ async def publish(address: str, queue: str, tasks: int) -> None:
 
 async def handle(address: str, queue: str, tasks: int) -> None:
     """A receiver in this process."""
-    tally, done, finish = workload.Tally(), asyncio.Event(), asyncio.Event()
+    tally, done, finish = workload.Tally(tasks), asyncio.Event(), asyncio.Event()
     broker = _broker(address, queue)
 
     async def run(body: dict[str, Any]) -> None:

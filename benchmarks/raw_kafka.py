@@ -73,7 +73,7 @@ def handle(address: str, topic: str, tasks: int) -> None:
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
     }
-    tally = workload.Tally()
+    tally = workload.Tally(tasks)
     consumer = Consumer(settings)
     consumer.subscribe([topic])
     progress = last_commit = time.monotonic()

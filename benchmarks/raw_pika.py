@@ -92,7 +92,7 @@ def handle(address: str, queue: str, tasks: int) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(address))
     channel = connection.channel()
     channel.basic_qos(prefetch_count=WINDOW)
-    tally = workload.Tally()
+    tally = workload.Tally(tasks)
     for method, _, body in channel.consume(queue, inactivity_timeout=workload.STALL):
         if method is None:
             break

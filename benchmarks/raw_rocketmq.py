@@ -52,7 +52,7 @@ def handle(address: str, topic: str, tasks: int) -> None:
     receive.long_polling_timeout.FromMilliseconds(5000)
     receive.filter_expression.type, receive.filter_expression.expression = definition.FilterType.TAG, "*"
     acks: deque[Any] = deque()
-    tally = workload.Tally()
+    tally = workload.Tally(tasks)
     while len(tally.seen) < tasks:
         ack = service.AckMessageRequest()
         ack.group.name, ack.topic.name = GROUP, topic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -32,10 +33,15 @@ class Tally:
 
     What a worker has to do before is measured apart: joining a consumer group costs a fixed time that has nothing to do with
     its rate.
+
+    Args:
+        tasks: how many there are; who waits for the last sleeps until then, for a look now and then costs those who work.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: int) -> None:
         self.seen: list[int] = []
+        self.complete = threading.Event()
+        self._tasks = tasks
         self._begun = self._first = self._last = time.perf_counter()
         self._cpu = 0.0
 
@@ -44,12 +50,23 @@ class Tally:
         if not self.seen:
             self._start()
         self.seen.append(number)
+        if len(self.seen) >= self._tasks:
+            self.complete.set()
 
     def many(self, numbers: list[int]) -> None:
         """Several were."""
         if not self.seen:
             self._start()
         self.seen += numbers
+        if len(self.seen) >= self._tasks:
+            self.complete.set()
+
+    def wait(self) -> None:
+        """Return when all were handed over, or none has come for `STALL` seconds."""
+        seen = -1
+        while seen < len(self.seen) and not self.complete.is_set():
+            seen = len(self.seen)
+            self.complete.wait(STALL)
 
     def handled(self) -> None:
         """All were, but the broker may not know yet."""

@@ -5,12 +5,15 @@ What may not run is settled here. Called by intake threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
+
+import msgspec
 
 from nova.brokers.base import Delivery
 from nova.clock import Clock
 from nova.codecs import Codec, find_codec
-from nova.envelope import CODEC, ID, TARGET, TASK_TYPE, read_envelope
+from nova.envelope import CODEC, ID, PRIORITY, TARGET, TASK_TYPE, Content, Envelope, read_envelope
 from nova.errors import ConfigError, DecodeError
 from nova.outcomes import Outcomes
 from nova.received import ReceivedTask
@@ -21,6 +24,23 @@ __all__ = ["Admission"]
 
 MAX_CHARGES = 3
 """Crashes in the quarantine after which a task is buried (DESIGN section 4)."""
+
+
+_NO_CONTENT = Content("", "", b"", "", 0)
+
+
+class _Known(msgspec.Struct, frozen=True, gc=False):
+    """What headers that several deliveries share say of each task.
+
+    Attributes:
+        envelope: but for the id and the payload.
+    """
+
+    headers: Mapping[str, str]
+    topic: str
+    codec: Codec
+    queue: str
+    envelope: Envelope
 
 
 class Admission:
@@ -35,6 +55,8 @@ class Admission:
         self._codecs = {codec.name: codec}
         self._topics = topics
         self._clock = clock
+        self._known: _Known | None = None
+        """Of the delivery read last; several threads replace it, each as a whole."""
 
     def admit(self, deliveries: Sequence[Delivery], source: Source) -> list[ReceivedTask]:
         """The tasks among them that may run now; the others are settled."""
@@ -69,21 +91,27 @@ class Admission:
 
     def _read(self, delivery: Delivery, source: Source) -> ReceivedTask:
         headers = delivery.headers
-        name = headers.get(CODEC) or "json"
-        codec = self._codecs.get(name) or self._find(name)
-        try:
-            content = codec.decode(delivery.body, headers)
-        except DecodeError:
-            raise
-        except Exception as exc:  # a codec of the user's: whatever it raises, these bytes cannot be read
-            raise DecodeError(f"the codec {name!r} raised {type(exc).__name__}: {exc}") from exc
-        envelope = read_envelope(headers, content)
-        if ID not in headers:  # a foreign producer's, whose body alone names it: the copies made of it must say it too
-            delivery.headers = headers = {**headers, ID: envelope.task_id, TASK_TYPE: envelope.type}
-        try:
-            queue, _ = self._topics.read(headers.get(TARGET) or delivery.topic)
-        except ConfigError as exc:
-            raise DecodeError(f"message {envelope.task_id}: {exc}") from exc
+        known = self._known
+        if known is not None and headers is known.headers and delivery.topic == known.topic:
+            codec, queue, common = known.codec, known.queue, known.envelope
+        else:
+            name, common = headers.get(CODEC) or "json", None
+            codec = self._codecs.get(name) or self._find(name)
+            queue = self._queue_of(delivery)
+            if delivery.id is not None and not headers.get(ID) and headers.get(TASK_TYPE) and headers.get(PRIORITY):
+                common = read_envelope(headers, _NO_CONTENT, delivery.id)
+                self._known = _Known(headers, delivery.topic, codec, queue, common)
+        content = _decode(codec, delivery)
+        if common is not None and delivery.id is not None:
+            envelope = copy(common)
+            envelope.task_id = delivery.id
+            envelope.payload = content.payload
+        else:
+            envelope = read_envelope(headers, content, delivery.id)
+            if (
+                ID not in headers and delivery.id is None
+            ):  # a foreign producer's: copies of it must say what its body alone says
+                delivery.headers = {**headers, ID: envelope.task_id, TASK_TYPE: envelope.type}
         return ReceivedTask(
             envelope.task_id,
             envelope.type,
@@ -97,9 +125,25 @@ class Admission:
             source,
         )
 
+    def _queue_of(self, delivery: Delivery) -> str:
+        try:
+            queue, _ = self._topics.read(delivery.headers.get(TARGET) or delivery.topic)
+        except ConfigError as exc:
+            raise DecodeError(f"message {delivery.task_id}: {exc}") from exc
+        return queue
+
     def _find(self, name: str) -> Codec:
         try:
             codec = self._codecs[name] = find_codec(name)
         except ConfigError as exc:
             raise DecodeError(f"no codec for a body written as {name!r}: {exc}") from exc
         return codec
+
+
+def _decode(codec: Codec, delivery: Delivery) -> Content:
+    try:
+        return codec.decode(delivery.body, delivery.headers)
+    except DecodeError:
+        raise
+    except Exception as exc:  # a codec of the user's: whatever it raises, these bytes cannot be read
+        raise DecodeError(f"the codec {codec.name!r} raised {type(exc).__name__}: {exc}") from exc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import overload
@@ -50,6 +50,9 @@ class Batch(Sequence[ReceivedTask]):
     def __getitem__(self, index: slice) -> Sequence[ReceivedTask]: ...
     def __getitem__(self, index: int | slice) -> ReceivedTask | Sequence[ReceivedTask]:
         return self._tasks[index]
+
+    def __iter__(self) -> Iterator[ReceivedTask]:
+        return iter(self._tasks)  # a Sequence's own goes by index, and costs as much as reading the envelope
 
     def __len__(self) -> int:
         return len(self._tasks)

@@ -132,7 +132,7 @@ class BatchRunner:
         if not tasks:
             return None
         batch = Batch(tasks)
-        for task in batch:
+        for task in tasks:
             task._delivery.started = True
         try:
             result = self._call(batch)
@@ -143,12 +143,10 @@ class BatchRunner:
             return exc
         else:
             self.outage.over()
-            for task in tasks:
-                error = failed.get(task.id)
-                if error is None:
-                    self._outcomes.completed(task)
-                else:
-                    self._outcomes.failed(task, error)
+            self._outcomes.completed([task for task in tasks if task.id not in failed])
+            for task in tasks if failed else ():
+                if task.id in failed:
+                    self._outcomes.failed(task, failed[task.id])
         return None
 
     def _call(self, batch: Batch) -> Any:
@@ -164,8 +162,9 @@ class BatchRunner:
             self._outcomes.failed(task, error)
 
     def _still_ours(self, tasks: Sequence[ReceivedTask]) -> list[ReceivedTask]:
-        self._release([task for task in tasks if task._delivery.lost])
-        return [task for task in tasks if not task._delivery.lost]
+        lost = [task for task in tasks if task._delivery.lost]
+        self._release(lost)
+        return [task for task in tasks if not task._delivery.lost] if lost else list(tasks)
 
     def _release(self, tasks: Sequence[ReceivedTask]) -> None:
         by_source: dict[Any, list[ReceivedTask]] = {}

@@ -28,7 +28,7 @@ def next_attempt(
     Args:
         suspect: it was in a part of a batch that failed while the sink was seen to work (see `bisection`).
     """
-    headers = dict(delivery.headers)
+    headers = _headers_of(delivery)
     headers[h.ATTEMPT] = str(attempt)
     headers[h.RUN] = str(run)
     headers.pop(h.START_BY, None)  # it has started: the queue timeout is for the first start only
@@ -43,14 +43,14 @@ def next_attempt(
 
 def postpone(delivery: Delivery, group: str, due_ms: int | None) -> Message:
     """The same task, unrun, for when it is due."""
-    headers = dict(delivery.headers)
+    headers = _headers_of(delivery)
     target = headers.pop(h.TARGET, delivery.topic)
     return _copy(delivery, target, headers, group, due_ms)
 
 
 def quarantine(delivery: Delivery, topic: str, group: str) -> Message:
     """The same task, to be run one at a time."""
-    headers = dict(delivery.headers)
+    headers = _headers_of(delivery)
     headers.setdefault(h.TARGET, delivery.topic)
     return _copy(delivery, topic, headers, group, None)
 
@@ -59,7 +59,7 @@ def bury(
     delivery: Delivery, topic: str, group: str, *, reason: str, error: BaseException | None, now_ms: int, worker: str
 ) -> Message:
     """The dead letter of a message."""
-    headers = dict(delivery.headers)
+    headers = _headers_of(delivery)
     headers.setdefault(h.TARGET, delivery.topic)
     headers[h.REASON] = reason
     headers[h.DIED] = str(now_ms)
@@ -74,7 +74,7 @@ def bury(
 
 def replay(delivery: Delivery, group: str) -> Message | None:
     """The task of a dead letter from the start: attempt 1, the next run; None if the letter does not say where from."""
-    headers = dict(delivery.headers)
+    headers = _headers_of(delivery)
     target = headers.pop(h.TARGET, None)
     if target is None:
         return None
@@ -88,6 +88,14 @@ def error_text(error: BaseException) -> str:
     """The traceback's tail, at most `MAX_ERROR_BYTES` of UTF-8."""
     text = "".join(traceback.format_exception(error)).encode(errors="replace")
     return text[-MAX_ERROR_BYTES:].decode(errors="replace")
+
+
+def _headers_of(delivery: Delivery) -> dict[str, str]:
+    """The headers of a copy: its key may be another, so they say the id."""
+    headers = dict(delivery.headers)
+    if delivery.id is not None:
+        headers.setdefault(h.ID, delivery.id)
+    return headers
 
 
 def _copy(delivery: Delivery, topic: str, headers: dict[str, str], group: str, due_ms: int | None) -> Message:

@@ -121,7 +121,7 @@ class Intake:
         lost = self._subscription.extend(list(self.held))
         for delivery in lost:
             delivery.lost = True
-            _log.warning("the lease of task %s was lost, its outcome here is ignored", delivery.headers.get("nova-id"))
+            _log.warning("the lease of task %s was lost, its outcome here is ignored", delivery.task_id)
         self._forget(lost)
 
     def close(self, timeout: float = 10.0) -> None:

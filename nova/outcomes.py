@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nova import copies
@@ -41,11 +41,14 @@ class Outcomes:
     worker: str
     on_error: OnError | None = None
 
-    def completed(self, task: ReceivedTask) -> None:
-        """The handler returned."""
-        self.settler.ack(task._source, task._delivery)
+    def completed(self, tasks: Sequence[ReceivedTask]) -> None:
+        """The handler returned: one task's, or that of a batch, which comes from one source."""
+        if not tasks:
+            return
+        self.settler.ack(tasks[0]._source, [task._delivery for task in tasks])
         if self.chain:
-            self.chain.after_handle(task, Outcome("completed"))
+            for task in tasks:
+                self.chain.after_handle(task, Outcome("completed"))
 
     def failed(self, task: ReceivedTask, error: BaseException) -> None:
         """The handler raised: the next attempt, or the dead letters."""
@@ -86,7 +89,7 @@ class Outcomes:
 
     def bury_undecodable(self, source: Source, delivery: Delivery, error: DecodeError) -> None:
         """Bytes nobody can read: buried as they are."""
-        self.bury(source, delivery, "undecodable", error, delivery.headers.get("nova-id", "without id"))
+        self.bury(source, delivery, "undecodable", error, delivery.task_id or "without id")
 
     def bury_unstarted(self, task: ReceivedTask, reason: str) -> None:
         """Into the dead letters without a run."""
@@ -97,14 +100,14 @@ class Outcomes:
     def skip(self, task: ReceivedTask, reason: str) -> None:
         """Done without a run, because it has become pointless."""
         _log.warning("task %s skipped: %s", task.id, reason, extra={"task_id": task.id, "reason": reason})
-        self.settler.ack(task._source, task._delivery)
+        self.settler.ack(task._source, (task._delivery,))
         if self.chain:
             self.chain.after_handle(task, Outcome("skipped", reason=reason))
 
     def suspect(self, source: Source, delivery: Delivery) -> None:
         """To the quarantine of its queue, where it runs alone."""
         queue, _ = self.topics.read(delivery.topic)
-        _log.warning("task %s may have killed its worker, to the quarantine", delivery.headers.get("nova-id"))
+        _log.warning("task %s may have killed its worker, to the quarantine", delivery.task_id)
         self.settler.move(
             Move(source, delivery, copies.quarantine(delivery, self.topics.quarantine(queue), self.group))
         )

@@ -14,7 +14,7 @@ from nova.enqueue_options import EnqueueSettings
 from nova.envelope import Content, write_metadata
 from nova.errors import ConfigError, EncodeError, PublishError
 from nova.routing import Topics
-from nova.task import Enqueued, EnqueueReport, Task, uuid7
+from nova.task import Enqueued, EnqueueReport, Task, uuid7s
 
 __all__ = ["Prepared", "Producer", "check_many", "check_single", "report_of"]
 
@@ -48,8 +48,8 @@ class Producer:
         due_at = None if due_ms is None else from_ms(due_ms)
         messages: list[Message] = []
         accepted: list[Enqueued] = []
-        for task in tasks:
-            message = self._message(task, settings, topic, common, now_ms, due_ms)
+        for task, fresh_id in zip(tasks, uuid7s(now_ms, len(tasks)), strict=True):
+            message = self._message(task, settings, topic, common, fresh_id, due_ms)
             messages.append(message)
             accepted.append(Enqueued(message.id, settings.queue, settings.priority, due_at))
         return messages, accepted
@@ -60,12 +60,12 @@ class Producer:
         settings: EnqueueSettings,
         topic: str,
         common: dict[str, str],
-        now_ms: int,
+        fresh_id: str,
         due_ms: int | None,
     ) -> Message:
         if not isinstance(task, Task):
             raise ConfigError(f"enqueue: expected a Task, got {task!r}; wrap it: Task('some.type', payload)")
-        task_id = task.id or settings.task_id or uuid7(now_ms)
+        task_id = task.id or settings.task_id or fresh_id
         try:
             data, content_type = payload.encode(task.payload)
         except EncodeError as exc:

@@ -127,7 +127,7 @@ class TaskRunner:
     def _settle(self, task: ReceivedTask, error: BaseException | None) -> None:
         try:
             if error is None:
-                self._outcomes.completed(task)
+                self._outcomes.completed((task,))
             else:
                 self._outcomes.failed(task, error)
         except BaseException:  # noqa: BLE001 - a thread's top: the slot must live, and the task must not stay here for ever

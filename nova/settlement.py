@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -54,7 +54,7 @@ class Settler:
 
     def __init__(self, driver: Driver, name: str) -> None:
         self._driver = driver
-        self._acks: deque[tuple[Source, Delivery]] = deque()
+        self._acks: deque[tuple[Source, Sequence[Delivery]]] = deque()
         self._moves: deque[Move] = deque()
         self._work = threading.Event()
         self._closing = threading.Event()
@@ -64,9 +64,9 @@ class Settler:
         """Settle in the background from now on."""
         self._thread.start()
 
-    def ack(self, source: Source, delivery: Delivery) -> None:
-        """This one is done."""
-        self._acks.append((source, delivery))
+    def ack(self, source: Source, deliveries: Sequence[Delivery]) -> None:
+        """These are done."""
+        self._acks.append((source, deliveries))
         if not self._work.is_set():
             self._work.set()
 
@@ -123,10 +123,10 @@ class Settler:
 
     def _ack_all(self) -> None:
         by_source: dict[Source, list[Delivery]] = {}
-        for source, delivery in _drain(self._acks):
-            by_source.setdefault(source, []).append(delivery)
-        for source, deliveries in by_source.items():
-            source.ack(deliveries)
+        for source, deliveries in _drain(self._acks):
+            by_source.setdefault(source, []).extend(deliveries)
+        for source, done in by_source.items():
+            source.ack(done)
 
     def _take_moves(self) -> list[Move]:
         moves = list(_drain(self._moves))
@@ -146,7 +146,7 @@ class Settler:
         error: PublishError | None = None
         for move, refused in zip(moves, outcome, strict=True):
             if refused is None:
-                self._acks.append((move.source, move.delivery))
+                self._acks.append((move.source, (move.delivery,)))
             else:
                 failed.append(move)
                 error = refused

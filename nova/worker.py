@@ -323,7 +323,7 @@ def drain(driver: Driver, config: WorkerConfig, handlers: Handlers) -> int:
             for task in tasks:
                 error = runner.call(task)
                 if error is None:
-                    outcomes.completed(task)
+                    outcomes.completed((task,))
                 else:
                     outcomes.failed(task, error)
                 ran += 1

@@ -30,7 +30,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from nova.envelope import Headers
+from nova.envelope import ID, Headers
 from nova.errors import PublishError
 
 __all__ = [
@@ -87,6 +87,8 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
             that must give partitions away sets it on what has not started, then looks at `started` again: a race costs a
             duplicate, never a loss.
         handle: the driver's own.
+        id: the task's id where the message's key says it and the headers leave it out. Then several deliveries may share
+            one headers object, which is read once for all of them: nobody changes one.
     """
 
     topic: str
@@ -98,6 +100,12 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
     charges: int = 0
     started: bool = False
     lost: bool = False
+    id: str | None = None
+
+    @property
+    def task_id(self) -> str | None:
+        """The task's id as far as the broker knows it; a body may know it where the broker does not."""
+        return self.headers.get(ID) or self.id
 
 
 Confirmation = Future[list[PublishError | None]]

@@ -41,7 +41,7 @@ from nova.options import Option
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually
 from tests.servers.kafka.finding import needs_java, private_server
-from tests.servers.kafka.secured import MECHANISMS, SecuredKafka
+from tests.servers.kafka.secured import MECHANISMS, TOKENS, SecuredKafka, token_for
 from tests.servers.ports import free_ports
 
 MARGIN = 1.5
@@ -227,6 +227,36 @@ def test_every_way_of_logging_in_works_end_to_end_and_a_wrong_password_is_named(
     assert "check username, password and sasl_mechanism" in str(refused.value)
     assert address in str(refused.value)
     assert "wrong-secret" not in str(refused.value)
+
+
+@secured_only
+def test_tokens_open_the_door_are_renewed_before_they_end_and_a_bad_one_is_named(
+    secured: SecuredKafka, queues: Callable[..., TaskQueue]
+) -> None:
+    prefix = new_prefix()
+    secured.allow("nova", topics=f"{prefix}_", groups=f"{prefix}.")
+    given: list[float] = []
+
+    def token(_config: str) -> tuple[str, float]:
+        given.append(time.monotonic())
+        return token_for("nova", time.time() + 3), time.time() + 3
+
+    login: dict[str, Any] = {"sasl_mechanism": TOKENS, "prefix": prefix}
+    q = queues(secured.sasl_plaintext, oauth_token=token, **login)
+    handled = Collected()
+    q.start(handled)
+    q.enqueue(Task("t"))
+    eventually(lambda: len(handled.tasks) == 1, timeout=20)
+    clients = len(given)
+    eventually(lambda: len(given) >= 2 * clients, timeout=20, what="each client asked again")
+    q.enqueue(Task("t"))
+    eventually(lambda: len(handled.tasks) == 2, timeout=20)
+
+    def stale(_config: str) -> tuple[str, float]:
+        return token_for("nova", time.time() - 3600), time.time() + 60
+
+    with pytest.raises(BrokerUnavailable, match=rf"{secured.sasl_plaintext}.*invalid_token"):
+        queues(secured.sasl_plaintext, oauth_token=stale, **login).connect(timeout=8.0)
 
 
 @secured_only
@@ -422,7 +452,8 @@ def test_a_worker_whose_right_to_read_ends_says_so_calmly_and_goes_on_when_it_is
     assert len(errors) < 60, "\n".join(errors)
 
     stranger.allow(ResourceType.TOPIC, stranger.prefix, AclOperation.READ)
-    eventually(lambda: len(handled.tasks) == 1, timeout=30, what="the same worker reads once it may")
+    # 10 s until the client asks for metadata again, then it joins anew; 10 s until the intake, backing off, asks again
+    eventually(lambda: len(handled.tasks) == 1, timeout=90, what="the same worker reads once it may")
     caplog.clear()
     time.sleep(2)
     assert "normal cannot receive" not in caplog.text

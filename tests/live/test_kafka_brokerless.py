@@ -13,14 +13,15 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from nova import BrokerUnavailable, ConfigError, NovaError, Task
-from nova.brokers.base import Delivery, DriverContext, Message, SubscribeRequest
+from nova.brokers.base import Delivery, Message, SubscribeRequest
 from nova.brokers.kafka import publisher as publishing
 from nova.brokers.kafka import pump as pumping
-from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.driver import KafkaDriver
+from nova.brokers.kafka.handles import close_producer
 from nova.brokers.kafka.subscription import KafkaSubscription
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
+from tests.live.opened import kafka_driver
 from tests.servers.kafka.finding import shared_address
 from tests.servers.kafka.relay import ForgetfulRelay
 
@@ -41,6 +42,10 @@ class Deaf:
 
     def poll(self, timeout: float) -> None:
         time.sleep(timeout)
+
+    def consume(self, num_messages: int, timeout: float) -> list[Message]:
+        time.sleep(timeout)
+        return []
 
     def produce(self, *args: Any, **values: Any) -> None:
         """Never reported."""
@@ -109,10 +114,8 @@ def direct(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def driver(direct: Broker) -> Iterator[KafkaDriver]:
-    made = KafkaDriver(KafkaConfig(**direct.section))
-    made.open(DriverContext(prefix=direct.prefix), 10)
-    yield made
-    made.close(5)
+    with kafka_driver(direct) as made:
+        yield made
 
 
 @pytest.fixture
@@ -283,3 +286,33 @@ def test_a_replaced_producer_that_fails_takes_nothing_with_it(driver: KafkaDrive
     assert failing.purged
     assert publisher.producer is good
     assert driver.publish([Message(topic, b"x", {}, "m")]).result(10) == [None]
+
+
+def test_a_look_that_hangs_holds_up_no_close_and_keeps_its_client(
+    driver: KafkaDriver, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To destroy a client that another thread is in would be a crash."""
+    monkeypatch.setattr(publishing, "LOOK_EVERY", 0.05)
+    publisher = driver._open_parts.publisher
+    hangs, ends = threading.Event(), threading.Event()
+    closed: list[object] = []
+    monkeypatch.setattr(publishing, "close_producer", closed.append)
+
+    class Hangs(Deaf):
+        def list_topics(self, *args: Any, **values: Any) -> None:
+            self._waiting = 0
+            hangs.set()
+            ends.wait(30)
+
+    real = publisher.producer
+    slow: Any = Hangs(real)
+    publisher._producer = slow
+    assert hangs.wait(10)
+    start = time.monotonic()
+    publisher.close(0.3)
+    assert time.monotonic() - start < 2.0, "0.3 s and what a loaded machine adds"
+    assert closed == []
+    ends.set()
+    publisher._watch.join(5)
+    assert not publisher._watch.is_alive()
+    close_producer(real)

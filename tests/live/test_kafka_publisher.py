@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from nova import BrokerUnavailable
+from nova.brokers.base import Message
 from nova.brokers.kafka.config import KafkaConfig
+from nova.brokers.kafka.driver import KafkaDriver
+from nova.brokers.kafka.names import Place
 from nova.brokers.kafka.publisher import Pending, Publisher
 from nova.brokers.kafka.records import Record
+from nova.brokers.kafka.topics import NEW_FOR
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually
 from tests.servers.kafka.relay import RefusingRelay
@@ -119,3 +124,43 @@ def test_what_counts_as_stored_only_because_later_records_were_is_unknown(broker
     assert outcome.count(None) == stored
     assert all(error.may_be_stored for error in outcome if error is not None)
     driver.close()
+
+
+def test_topics_another_process_made_are_used_once_each_leader_has_answered(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    broker.driver().ensure([topic])
+    driver = broker.driver()
+    assert isinstance(driver, KafkaDriver)
+    keeper, record = driver._open_parts.keeper, Record(topic, "a", b"", {})
+    real, asked = keeper._offsets.ends, list[Place]()
+
+    def ends(places: Iterable[Place], timeout: float) -> dict[Place, int]:
+        assert not keeper.knows_all([record]), "not before"
+        assert timeout <= NEW_FOR
+        found = real(places, timeout)
+        asked.extend(found)
+        return found
+
+    monkeypatch.setattr(keeper._offsets, "ends", ends)
+    driver.ensure([topic])
+    assert sorted(asked) == [(topic, number) for number in range(driver._config.partitions)]
+    assert keeper.knows_all([record])
+
+
+def test_an_older_topic_of_which_a_leader_is_away_is_used_all_the_same(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    broker.driver().ensure([topic])
+    driver = broker.driver()
+    assert isinstance(driver, KafkaDriver)
+
+    def ends(places: object, timeout: float) -> dict[Place, int]:
+        raise BrokerUnavailable("the leader of partition 3 is away")
+
+    monkeypatch.setattr(driver._open_parts.keeper._offsets, "ends", ends)
+    driver.ensure([topic])
+    assert "the leader of partition 3 is away" in caplog.text
+    assert driver.publish([Message(topic, b"x", {}, "m")]).result(10) == [None]

@@ -26,6 +26,7 @@ from nova.envelope import GROUP, ID, TARGET
 from nova.errors import PublishError
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
+from tests.live.opened import kafka_driver
 
 
 @pytest.fixture
@@ -37,10 +38,8 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def driver(broker: Broker) -> Iterator[KafkaDriver]:
-    made = KafkaDriver(KafkaConfig(**broker.section))
-    made.open(DriverContext(prefix=broker.prefix), 10)
-    yield made
-    made.close(5)
+    with kafka_driver(broker) as made:
+        yield made
 
 
 def test_a_delayed_record_counts_as_moved_only_when_its_copy_is_confirmed(broker: Broker, driver: KafkaDriver) -> None:

@@ -19,6 +19,7 @@ from nova.brokers.base import Message, SubscribeRequest
 from nova.brokers.rabbitmq.names import QUORUM
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
+from tests.live.opened import amqp_channel
 
 
 @pytest.fixture
@@ -30,9 +31,8 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def channel(broker: Broker) -> Iterator[BlockingChannel]:
-    connection = pika.BlockingConnection(pika.URLParameters(broker.section["url"]))
-    yield connection.channel()
-    connection.close()
+    with amqp_channel(broker) as opened:
+        yield opened
 
 
 def ready(channel: BlockingChannel, queue: str) -> int | None:

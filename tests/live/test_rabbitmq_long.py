@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 
 import pytest
 
-from nova import BrokerError, ReceivedTask, Task
-from nova.brokers.base import Delivery, Message, SubscribeRequest
+from nova import BrokerError, PublishError, ReceivedTask, Task
+from nova.brokers.base import Confirmation, Delivery, Message, SubscribeRequest
+from nova.brokers.rabbitmq.messages import Outgoing
+from nova.brokers.rabbitmq.subscription import RabbitSubscription
 from tests.conformance.brokers import Broker
 from tests.eventually import eventually, never
 from tests.servers.rabbitmq.finding import private_node
@@ -139,4 +142,80 @@ def test_a_long_suspect_is_not_charged_for_its_length(broker: Broker) -> None:
     never(lambda: delivery.lost, during=LONG)
     subscription.ack([delivery])
     assert subscription.receive(1, TIMEOUT + 2) == []
+    driver.close()
+
+
+def test_what_waits_ahead_of_a_busy_worker_is_not_counted_for_waiting(broker: Broker) -> None:
+    broker.section["prefetch"] = 5
+    driver = broker.driver()
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    driver.ensure([topic])
+    sent = [Message(topic, b"x", {"nova-id": f"t{i}"}, f"t{i}") for i in range(5)]
+    assert driver.publish(sent).result(10) == [None] * 5
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=10))
+    (first,) = subscription.receive(1, 10)
+    never(lambda: first.lost, during=2 * TIMEOUT, what="the server took back all that this worker held")
+    found = {first.headers["nova-id"]: first}
+    deadline = time.monotonic() + 10
+    while len(found) < 5 and time.monotonic() < deadline:
+        found |= {delivery.headers["nova-id"]: delivery for delivery in subscription.receive(5, 0.2)}
+    assert sorted(found) == [f"t{i}" for i in range(5)]
+    assert {delivery.handle.count for delivery in found.values()} == {0}
+    driver.close()
+
+
+def test_a_long_task_that_cannot_be_given_back_with_a_copy_harms_no_other(broker: Broker) -> None:
+    driver = broker.driver()
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    driver.ensure([topic])
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=10))
+    assert isinstance(subscription, RabbitSubscription)
+    assert driver.publish([Message(topic, b"x", {"nova-id": "long"}, "long")]).result(10) == [None]
+    (long,) = subscription.receive(1, 10)
+    eventually(lambda: subscription._long.covers(long))
+    assert driver.publish([Message(topic, b"x", {"nova-id": "short"}, "short")]).result(10) == [None]
+    (short,) = subscription.receive(1, 10)
+    send = subscription._publisher.send
+
+    def refuse(messages: Sequence[Outgoing]) -> Confirmation:
+        subscription._publisher.send = send  # type: ignore[method-assign]
+        done: Confirmation = Future()
+        done.set_result([PublishError("no room") for _ in messages])
+        return done
+
+    subscription._publisher.send = refuse  # type: ignore[method-assign]
+    subscription.release([long])
+    (again,) = subscription.receive(1, 3)
+    assert (again.headers["nova-id"], again.handle.count) == ("long", 1), "its copy went back at once"
+    assert not short.lost, "the channel was closed over a tag that was acked before"
+    driver.close()
+
+
+def test_a_copy_on_its_way_at_a_clean_stop_does_not_run_the_task_again(broker: Broker) -> None:
+    driver = broker.driver()
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    driver.ensure([topic])
+    request = SubscribeRequest(topics=(topic,), group="g", prefetch=10)
+    subscription = driver.subscribe(request)
+    assert isinstance(subscription, RabbitSubscription)
+    asked = threading.Event()
+
+    def late(messages: Sequence[Outgoing]) -> Confirmation:
+        asked.set()
+        done: Confirmation = Future()
+
+        def send() -> None:
+            done.set_result(driver._parts.publisher.send(messages).result(10))  # type: ignore[attr-defined]
+
+        threading.Timer(0.5, send).start()
+        return done
+
+    subscription._long._publish = late
+    assert driver.publish([Message(topic, b"x", {"nova-id": "t"}, "t")]).result(10) == [None]
+    (delivery,) = subscription.receive(1, 10)
+    assert asked.wait(10)
+    subscription.ack([delivery])
+    subscription.close(10)
+    again = driver.subscribe(request)
+    assert again.receive(1, 7.0) == [], "what nobody takes goes back to the group after five seconds"
     driver.close()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,14 +22,21 @@ from nova import (
     with_rabbitmq,
     with_topic_prefix,
 )
+from nova.brokers.base import DriverContext, Message
+from nova.brokers.rabbitmq.config import RabbitMQConfig
+from nova.brokers.rabbitmq.driver import RabbitMQDriver
+from nova.brokers.rabbitmq.publisher import WINDOW
 from tests.eventually import eventually
-from tests.servers.certificates import make_authority, make_server_certificate
+from tests.servers.certificates import make_authority, make_client_certificate, make_server_certificate
 from tests.servers.ports import free_ports
 from tests.servers.rabbitmq.finding import private_node
 from tests.servers.rabbitmq.server import HOST, RabbitServer
 
 STATED = 12.0
 """Seconds within which a queue that cannot be opened says so."""
+
+
+CAS = ("ca", "wrong-ca")
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +163,39 @@ def test_tls_and_plain_ports_mixed_up_and_a_wrong_authority(server: RabbitServer
         q.enqueue(Task("t"))
 
 
+def test_a_server_that_asks_for_a_certificate(keys: Path, tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    names = {name: make_client_certificate(keys, keys / f"{name}.pem", f"client-{name}", "secret") for name in CAS}
+    server = private_node(
+        tmp_path,
+        settings={
+            "listeners.ssl.local": f"{HOST}:{port}",
+            "ssl_options.cacertfile": str(keys / "ca.pem"),
+            "ssl_options.certfile": str(keys / "server.crt"),
+            "ssl_options.keyfile": str(keys / "server.key"),
+            "ssl_options.verify": "verify_peer",
+            "ssl_options.fail_if_no_peer_cert": "true",
+        },
+    )
+    url, authority = f"amqps://guest:guest@{HOST}:{port}/", str(keys / "ca.pem")
+
+    def options(name: str, password: str) -> dict[str, str]:
+        key = str(names[name].with_suffix(".key"))
+        return {"ca_file": authority, "cert_file": str(names[name]), "key_file": key, "key_password": password}
+
+    try:
+        with queue(url, **options("ca", "secret")) as q:
+            assert q.enqueue(Task("t")).task_id
+        with queue(url, ca_file=authority) as q, refused(BrokerUnavailable, "TLS failed", "cert_file"):
+            q.enqueue(Task("t"))
+        with queue(url, **options("wrong-ca", "secret")) as q, refused(BrokerUnavailable, "TLS failed", "cert_file"):
+            q.enqueue(Task("t"))
+        with queue(url, **options("ca", "wrong")) as q, refused(ConfigError, "key_password"):
+            q.enqueue(Task("t"))
+    finally:
+        server.stop()
+
+
 def test_the_second_node_is_taken_when_the_first_is_away(server: RabbitServer) -> None:
     with queue(f"amqp://guest:guest@{HOST}:{free_ports(1)[0]},{HOST}:{server.port}/") as q:
         assert q.enqueue(Task("t")).task_id
@@ -204,6 +245,34 @@ def test_a_body_beyond_the_servers_limit_harms_no_other_task(server: RabbitServe
             assert "larger than configured max size" in str(report.failed["t7"])
             assert len(report.accepted) == 19
     finally:
+        server.control("eval", "application:set_env(rabbit, max_message_size, 134217728).")
+
+
+def test_after_refusals_many_are_on_their_way_at_once_again(server: RabbitServer) -> None:
+    server.control("eval", "application:set_env(rabbit, max_message_size, 100000).")
+    driver = RabbitMQDriver(RabbitMQConfig(url=server.address))
+    driver.open(DriverContext(prefix="R"), 10)
+    topic, windows = "R_PRIORITY_NORMAL", list[int]()
+
+    def send(*sizes: int) -> list[bool]:
+        messages = [Message(topic, b"x" * size, {"nova-id": f"t{i}"}, f"t{i}") for i, size in enumerate(sizes)]
+        return [error is None for error in driver.publish(messages).result(20)]
+
+    publisher = driver._open_parts.publisher
+    frames = publisher._frames
+
+    def watched(*arguments: Any) -> bytes:
+        windows.append(publisher._window)
+        return frames(*arguments)
+
+    try:
+        driver.ensure([topic])
+        assert send(*[10, 200_000] * 10) == [True, False] * 10
+        publisher._frames = watched  # type: ignore[method-assign, assignment]
+        assert send(10, 10, 10, 10) == [True] * 4
+        assert windows == [WINDOW] * 4
+    finally:
+        driver.close(5)
         server.control("eval", "application:set_env(rabbit, max_message_size, 134217728).")
 
 

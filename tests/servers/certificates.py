@@ -1,4 +1,4 @@
-"""Authorities and server certificates for tests, made on the fly with the `openssl` program."""
+"""Authorities and certificates for tests, made on the fly with the `openssl` program."""
 
 from __future__ import annotations
 
@@ -29,6 +29,20 @@ def make_server_certificate(directory: Path, authority: Path, address: str) -> P
     bundle = directory / "server.pem"
     bundle.write_bytes(b"".join(part.read_bytes() for part in (_key(request), signed, authority)))
     return bundle
+
+
+def make_client_certificate(directory: Path, authority: Path, name: str, password: str) -> Path:
+    """A client's certificate, `<name>.crt`, which is returned; its key beside it is encrypted with the password."""
+    certificate, request = directory / f"{name}.crt", directory / f"{name}.csr"
+    _openssl(
+        *("req", "-newkey", "rsa:2048", "-passout", f"pass:{password}", "-subj", f"/CN={name}"),
+        *("-keyout", _key(certificate), "-out", request),
+    )
+    _openssl(
+        *("x509", "-req", "-days", "2", "-in", request, "-CA", authority, "-CAkey", _key(authority)),
+        *("-CAcreateserial", "-out", certificate),
+    )
+    return certificate
 
 
 def _key(certificate: Path) -> Path:

@@ -7,6 +7,7 @@ itself, the servers notice: each is started with the controller as its owner (`t
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -93,6 +94,34 @@ def shared_address(name: str, start: Callable[[Path, int], Started]) -> str:
     return started.address
 
 
+def given_or_shared(
+    name: str, variable: str, answers: Callable[[str, float], bool], new_server: Callable[..., Server]
+) -> str:
+    """The address of the server that a variable names, whose value may hold a password; else of the run's own."""
+
+    def start(directory: Path, owner: int) -> Started:
+        server = new_server(directory, owner=owner)
+        server.start()
+        return Started(server.address, server.end)
+
+    given = os.environ.get(variable)
+    if given is None:
+        return shared_address(name, start)
+    if not _asked(answers, given):
+        pytest.fail(f"{variable} is set, but no {name} server answers us there", pytrace=False)
+    return given
+
+
+def started(make: Callable[[], Server]) -> Server:
+    """A server of the test's own, running; the test must stop it."""
+    try:
+        server = make()
+        server.start()
+    except Unavailable as exc:
+        absent(str(exc))
+    return server
+
+
 def absent(reason: str) -> NoReturn:
     """Skip the test and say why; fail it where `CI` is set, since every broker must be there."""
     if os.environ.get("CI"):
@@ -107,6 +136,11 @@ def _outcome(directory: Path, owner: int, start: Callable[[Path, int], Started])
         return Started(absent=str(exc))
     except RuntimeError as exc:
         return Started(error=str(exc))
+
+
+@functools.cache
+def _asked(answers: Callable[[str, float], bool], address: str) -> bool:
+    return answers(address, 10.0)
 
 
 def _read(file: Path) -> Started:

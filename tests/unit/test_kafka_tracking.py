@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from nova.brokers.kafka import offset_map
+from nova.brokers.kafka.caution import CAREFUL_HELD, CAREFUL_MOST, Caution
 from nova.brokers.kafka.delay_lanes import DEFAULT_LANES, DelayLanes
 from nova.brokers.kafka.names import Names, class_of
 from nova.brokers.kafka.offset_map import OffsetMap
@@ -177,6 +178,20 @@ def delivery(partition: Partition, offset: int, deaths: int = 0) -> KafkaDeliver
 _owners = itertools.count(1)
 
 
+def test_careful_lending_begins_small_and_doubles_after_each_round_that_nobody_died_of() -> None:
+    caution = Caution()
+    lent = []
+    for _ in range(7):
+        most = caution.room(0)
+        lent.append(most)
+        assert caution.room(most) == 0
+        assert caution.room(most - 1) == 1, "as long as one of a round runs, it may be the killer: no larger round"
+    assert lent == [32, 64, 128, 256, 512, 512, 512]
+    assert caution.room(0) == caution.room(0) == CAREFUL_MOST, "waiting proves nothing"
+    caution.begin_again()
+    assert caution.room(0) == CAREFUL_HELD
+
+
 def owner(text: str | None, base: int, *, charged: bool = False, who: int | None = None) -> Partition:
     left = offset_map.decode(base, text) if text is not None else OffsetMap(base, base)
     who = next(_owners) if who is None else who
@@ -189,7 +204,7 @@ def lend(partition: Partition, *offsets: int) -> list[KafkaDelivery]:
         assert partition.fetch(offset)
         lent.append(delivery(partition, offset))
     for one in lent:
-        partition.lend(one)
+        partition.lend([one])
     return lent
 
 
@@ -241,7 +256,7 @@ def test_a_partition_calms_down_once_what_was_exposed_is_finished() -> None:
         partition = owner(partition.text(clean=False), 0)
     assert partition.is_careful
     for one in lend(partition, 0, 1):
-        partition.settle(one)
+        partition.settle([one])
     partition.calm_down(CALM_SECONDS)
     assert partition.is_careful, "not finished yet"
     partition.finish([0, 1])
@@ -255,7 +270,7 @@ def test_a_task_that_outlived_nobody_in_escrow_is_suspect_after_three_holders_di
     partition = owner(None, 0)
     partition.fetch(0)
     one = delivery(partition, 0, deaths=SUSPECT_DEATHS)
-    partition.lend(one)
+    partition.lend([one])
     assert one.suspect
 
 
@@ -270,7 +285,7 @@ def test_charges_count_unclean_ends_and_are_taken_back_by_clean_ones() -> None:
     partition = owner(partition.text(clean=True), 0, charged=True)
     (one,) = lend(partition, 0)
     assert one.charges == 2
-    partition.settle(one)
+    partition.settle([one])
     partition.finish([0])
     assert partition.charges == {}
 
@@ -284,7 +299,7 @@ def test_what_has_not_started_is_dropped_and_what_runs_is_kept() -> None:
     assert not runs.lost
     partition.lose()
     assert runs.lost
-    assert not partition.settle(runs)
+    assert not partition.settle([runs])
 
 
 # --- delay lanes

@@ -97,7 +97,7 @@ def test_close_settles_what_was_handed_over_and_tells_what_is_left() -> None:
     settler = Settler(driver, "test")
     settler.start()
     for number in range(100):
-        settler.ack(source, delivery(number))
+        settler.ack(source, [delivery(number)])
     assert settler.close(5)
     assert len(source.acked) == 100
 

@@ -17,7 +17,7 @@ from nova.execution import Slot, ThreadExecutor
 from nova.lanes import Lanes
 from nova.outage import Outage
 from nova.scheduler import Reserves, Scheduler
-from nova.task import uuid7
+from nova.task import uuid7s
 from nova.watchdog import Watchdog
 from tests.eventually import eventually, never
 
@@ -175,12 +175,34 @@ def test_every_offered_job_runs_once_and_no_more_than_the_slots_at_once() -> Non
     assert executor.close(5)
 
 
+def test_who_finds_the_lanes_held_for_long_waits_and_takes_a_job_of_its_own() -> None:
+    lanes: Lanes[int] = Lanes(
+        Scheduler(8, (6, 3, 1), Reserves(0, 0)), on_work=lambda _: None, on_idle=lambda: None, on_low=lambda _: None
+    )
+    lanes.offer(1, range(8))
+    taken: list[int] = []
+
+    def take() -> None:
+        found = lanes.take()
+        assert found is not None
+        taken.append(found[1])
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    with lanes.lock:
+        for thread in threads:
+            thread.start()
+        never(lambda: taken, during=0.2, what="nobody is in while it is held")
+    for thread in threads:
+        thread.join(10)
+    assert sorted(taken) == list(range(8))
+
+
 def test_ids_are_version_7_uuids_in_the_order_of_time() -> None:
     import uuid
 
-    made = [uuid7(1_700_000_000_000 + n) for n in range(50)]
+    made = [uuid7s(1_700_000_000_000 + n, 1)[0] for n in range(50)]
     assert made == sorted(made)
-    assert len({uuid7(1) for _ in range(1000)}) == 1000
+    assert len(set(uuid7s(1, 1000)) | set(uuid7s(1, 1000))) == 2000
     for n, text in enumerate(made):
         parsed = uuid.UUID(text)
         assert (parsed.version, parsed.variant, str(parsed)) == (7, uuid.RFC_4122, text)

@@ -11,11 +11,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from nova.brokers.kafka.failures import is_denied
 from nova.brokers.kafka.health import Health
+from nova.brokers.kafka.names import Place
 from nova.brokers.kafka.partition import Partition
 
 __all__ = ["Commits"]
-
-Place = tuple[str, int]
 
 NO_COORDINATOR = frozenset(
     {

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from nova.brokers.checks import OptionChecks
 from nova.errors import ConfigError
 
 __all__ = ["KafkaConfig", "OAuthToken"]
 
 OAuthToken = Callable[[str], tuple[str, float]]
 """Given `sasl.oauthbearer.config`, returns a token and the epoch seconds until which it is valid."""
+
+_CHECK = OptionChecks("with_kafka")
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 
@@ -88,19 +91,18 @@ class KafkaConfig:
 
     def __post_init__(self) -> None:
         _check_servers(self.bootstrap_servers)
-        _check_integer("partitions", self.partitions, 1, 10_000)
+        _CHECK.integer("partitions", self.partitions, 1, 10_000)
         if self.replication_factor != -1:
-            _check_integer("replication_factor", self.replication_factor, 1, 100, "; -1 = the cluster's default")
-        _check_integer("max_body_bytes", self.max_body_bytes, 1, 100 << 20)
-        _check_seconds("session_timeout", self.session_timeout, 1.0, 3600.0)
-        _check_seconds("max_poll_interval", self.max_poll_interval, self.session_timeout, 86400.0)
-        _check_seconds("delivery_timeout", self.delivery_timeout, 1.0, 20.0)
-        _check_seconds("revoke_grace", self.revoke_grace, 0.0, self.max_poll_interval / 2)
-        _check_seconds("escrow_after", self.escrow_after, 1.0, 86400.0)
-        _check_seconds("escrow_lease", self.escrow_lease, 3.0, 3600.0)
+            _CHECK.integer("replication_factor", self.replication_factor, 1, 100, "; -1 = the cluster's default")
+        _CHECK.integer("max_body_bytes", self.max_body_bytes, 1, 100 << 20)
+        _CHECK.seconds("session_timeout", self.session_timeout, 1.0, 3600.0)
+        _CHECK.seconds("max_poll_interval", self.max_poll_interval, self.session_timeout, 86400.0)
+        _CHECK.seconds("delivery_timeout", self.delivery_timeout, 1.0, 20.0)
+        _CHECK.seconds("revoke_grace", self.revoke_grace, 0.0, self.max_poll_interval / 2)
+        _CHECK.seconds("escrow_after", self.escrow_after, 1.0, 86400.0)
+        _CHECK.seconds("escrow_lease", self.escrow_lease, 3.0, 3600.0)
         for name in ("reclaim", "tls"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"with_kafka({name}): expected true or false, got {getattr(self, name)!r}")
+            _CHECK.flag(name, getattr(self, name))
         self._check_texts()
         self._check_security()
         _check_client_config(self.client_config)
@@ -113,10 +115,7 @@ class KafkaConfig:
 
     def _check_texts(self) -> None:
         for name in ("ca_file", "cert_file", "key_file", "key_password", "username", "password"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value):
-                shown = "" if "password" in name else f", got {value!r}"
-                raise ConfigError(f"with_kafka({name}): expected text that is not empty{shown}")
+            _CHECK.text(name, getattr(self, name))
 
     def _check_security(self) -> None:
         mechanism = self.sasl_mechanism
@@ -162,16 +161,6 @@ def _check_servers(servers: object) -> None:
             raise ConfigError(
                 f"with_kafka(bootstrap_servers): expected 'host:port', got {server.strip()!r} in {servers!r}"
             )
-
-
-def _check_integer(name: str, value: object, least: int, most: int, hint: str = "") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ConfigError(f"with_kafka({name}): expected an integer from {least} to {most}{hint}, got {value!r}")
-
-
-def _check_seconds(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise ConfigError(f"with_kafka({name}): expected {least:g} to {most:g} seconds, got {value:g}")
 
 
 def _kind(value: object) -> str:

@@ -63,7 +63,7 @@ class KafkaDeadLetters:
                 offset, value = message.offset(), message.value()
                 if offset in wanted and value is not None:
                     headers = decode_headers(message.headers())  # type: ignore[arg-type]
-                    unpack(headers, None)
+                    unpack(headers)
                     delivery = Delivery(self._topic, value, headers, message.key(), message.timestamp()[1])
                     found.append((str(offset), delivery))
             return found

@@ -34,8 +34,8 @@ from nova.brokers.kafka.escrow import Escrow, LeaseBook
 from nova.brokers.kafka.failures import is_denied, text_of, was_denied
 from nova.brokers.kafka.forwarder import Forwarder, limits
 from nova.brokers.kafka.members import Members, group_in_use
-from nova.brokers.kafka.names import Names
-from nova.brokers.kafka.offsets import Offsets, Place
+from nova.brokers.kafka.names import Names, Place
+from nova.brokers.kafka.offsets import Offsets
 from nova.brokers.kafka.publisher import Publisher
 from nova.brokers.kafka.receiving import PumpOptions
 from nova.brokers.kafka.reclaim import Reclaimer

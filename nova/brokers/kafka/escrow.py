@@ -23,7 +23,7 @@ from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.partition import KafkaDelivery
 from nova.brokers.kafka.records import DEATHS, ESCROW, Publish, Record, delayed, number, pack
-from nova.envelope import GROUP, ID
+from nova.envelope import GROUP
 
 __all__ = ["DONE", "RELEASED", "Escrow", "Lease", "LeaseBook"]
 
@@ -96,11 +96,11 @@ class Escrow:
     def take_over(self, delivery: KafkaDelivery) -> Lease:
         """Begin; the lease tells when it is done."""
         token = uuid.uuid4().hex
-        lease = Lease(self, token, delivery.headers.get(ID, "without id"), time.monotonic())
+        lease = Lease(self, token, delivery.task_id or "without id", time.monotonic())
         now_ms = clock.now_ms()
         due_ms = now_ms + int(self.lease * 1000)
         deaths = delivery.charges - 1 if delivery.charges else delivery.deaths
-        key = delivery.headers.get(ID)
+        key = delivery.task_id
         own = {ESCROW: token, GROUP: self._group, DEATHS: str(deaths)}
         headers = {**pack(dict(delivery.headers), key), **own}
         copy = delayed(self._names, self._lanes, delivery.topic, key, delivery.body, headers, due_ms, now_ms)

@@ -7,8 +7,6 @@ since the last commit and loses nothing.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import queue
 import threading
@@ -16,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from nova import clock
+from nova.brokers.due import DueQueue
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.escrow import DONE, RELEASED, LeaseBook
 from nova.brokers.kafka.names import Names
@@ -50,9 +49,6 @@ NEAR_BYTES = 4 << 20
 LANE_BYTES = 1 << 20
 ROOM = 250
 """Records taken at once, so that a lane is not overfilled by one look."""
-MOST_AT_ONCE = 1000
-RETRY_AFTER_MS = 1000
-IDLE = 0.5
 JUDGE_TIMEOUT = 5.0
 
 _log = logging.getLogger(__name__)
@@ -83,16 +79,15 @@ class Forwarder:
         self._open_book = book
         self._failing: str | None = None
         self._undecided: str | None = None
-        self._heap: list[tuple[int, int, KafkaDelivery]] = []
-        self._serials = itertools.count()
-        self._changed = threading.Condition()
+        self._due: DueQueue[KafkaDelivery] = DueQueue(
+            "nova-kafka-forwarder", self._move, is_held=lambda delivery: not delivery.lost
+        )
         self._closing = threading.Event()
         self._cases: queue.SimpleQueue[KafkaDelivery | None] = queue.SimpleQueue()
         self._judge: threading.Thread | None = None
-        self._thread = threading.Thread(target=self._run, name="nova-kafka-forwarder", daemon=True)
         self.pump = Pump(options, self)
         self.pump.start()
-        self._thread.start()
+        self._due.start()
 
     @property
     def trouble(self) -> str | None:
@@ -103,9 +98,7 @@ class Forwarder:
         """Stop; what is on its way is given a moment, the rest waits for the next forwarder. Idempotent."""
         deadline = time.monotonic() + timeout
         self._closing.set()
-        with self._changed:
-            self._changed.notify_all()
-        self._thread.join(timeout)
+        self._due.close(timeout)
         if self._judge is not None:
             self._cases.put(None)
             self._judge.join(max(0.1, deadline - time.monotonic()))
@@ -120,12 +113,7 @@ class Forwarder:
     def put(self, deliveries: list[KafkaDelivery]) -> None:
         """Into the heap, by the instant of the next move."""
         now_ms = clock.now_ms()
-        with self._changed:
-            first = self._heap[0][0] if self._heap else None
-            for delivery in deliveries:
-                heapq.heappush(self._heap, (_release_ms(delivery, now_ms), next(self._serials), delivery))
-            if first is None or self._heap[0][0] < first:
-                self._changed.notify()
+        self._due.put([(_release_ms(delivery, now_ms), delivery) for delivery in deliveries])
 
     def give_away(self, deliveries: list[KafkaDelivery], deadline: float) -> list[KafkaDelivery]:
         """What is not confirmed yet is moved again by the next owner."""
@@ -137,38 +125,14 @@ class Forwarder:
 
     # --- the forwarder's thread
 
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            due: list[KafkaDelivery] = []
-            try:
-                due = self._wait_for_due()
-                if due:
-                    self._move(due)
-            except Exception:  # noqa: BLE001 - a thread's top: without it no delay would ever end
-                _log.exception("forwarding delayed tasks failed, trying again")
-                self._again(due)
-                self._closing.wait(IDLE)
-
-    def _wait_for_due(self) -> list[KafkaDelivery]:
-        with self._changed:
-            heap = self._heap
-            wait = (heap[0][0] - clock.now_ms()) / 1000 if heap else IDLE
-            if wait > 0:
-                self._changed.wait(min(wait, IDLE))
-            now_ms = clock.now_ms()
-            due: list[KafkaDelivery] = []
-            while heap and heap[0][0] <= now_ms and len(due) < MOST_AT_ONCE:
-                delivery = heapq.heappop(heap)[2]
-                delivery.started = True
-                if not delivery.lost:
-                    due.append(delivery)
-        return due
-
     def _move(self, due: list[KafkaDelivery]) -> None:
         now_ms = clock.now_ms()
         moving: list[KafkaDelivery] = []
         records: list[Record] = []
         for delivery in due:
+            delivery.started = True
+            if delivery.lost:
+                continue
             headers = delivery.headers
             if SENT not in headers and delivery.timestamp_ms is not None:
                 headers = delivery.headers = {**headers, SENT: str(delivery.timestamp_ms)}
@@ -198,15 +162,7 @@ class Forwarder:
             self._done(arrived)
         if failed:
             _log.warning("%d delayed tasks could not be moved, trying again: %s", len(failed), failed[0][1])
-            self._again([delivery for delivery, _ in failed])
-
-    def _again(self, deliveries: Sequence[KafkaDelivery]) -> None:
-        """Try these once more, a little later."""
-        again_ms = clock.now_ms() + RETRY_AFTER_MS
-        with self._changed:
-            for delivery in deliveries:
-                heapq.heappush(self._heap, (again_ms, next(self._serials), delivery))
-            self._changed.notify()
+            self._due.again([delivery for delivery, _ in failed])
 
     def _done(self, deliveries: Sequence[KafkaDelivery]) -> None:
         self.pump.call(lambda: self.pump.ack(deliveries))

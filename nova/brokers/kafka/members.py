@@ -49,16 +49,20 @@ class Members:
         Raises:
             BrokerError: a member is connected, or the broker refuses.
         """
-        futures = self._admin.client.delete_consumer_groups(self._names.consumer_groups(group), request_timeout=timeout)
-        for name, future in futures.items():
-            try:
-                future.result(timeout + 1)
-            except KafkaException as exc:
-                code = code_of(exc)
-                if code == KafkaError.NON_EMPTY_GROUP:
-                    raise group_in_use(self._where, group) from exc
-                if code != KafkaError.GROUP_ID_NOT_FOUND:
-                    raise broker_error(f"{self._where}: deleting consumer group {name!r}", exc) from exc
+
+        def question(client: AdminClient, seconds: float) -> None:
+            futures = client.delete_consumer_groups(self._names.consumer_groups(group), request_timeout=seconds)
+            for name, future in futures.items():
+                try:
+                    future.result(seconds + 1)
+                except KafkaException as exc:
+                    code = code_of(exc)
+                    if code == KafkaError.NON_EMPTY_GROUP:
+                        raise group_in_use(self._where, group) from exc
+                    if code != KafkaError.GROUP_ID_NOT_FOUND:
+                        raise broker_error(f"{self._where}: deleting consumer group {name!r}", exc) from exc
+
+        self._admin.ask(f"{self._where}: deleting consumer groups", question, timeout)
 
 
 def group_in_use(where: str, group: str) -> BrokerError:

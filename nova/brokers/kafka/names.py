@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Names", "class_of"]
+__all__ = ["Names", "Place", "class_of"]
 
+Place = tuple[str, int]
+"""A partition: its topic and its number."""
 
 CLASSES = ("high", "normal", "low", "quarantine")
 

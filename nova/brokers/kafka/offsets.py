@@ -11,12 +11,11 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from nova.brokers.kafka import offset_map
 from nova.brokers.kafka.admin import Admin
+from nova.brokers.kafka.names import Place
 from nova.brokers.kafka.offset_map import OffsetMap
 from nova.brokers.kafka.patience import left
 
-__all__ = ["Offsets", "Place"]
-
-Place = tuple[str, int]
+__all__ = ["Offsets"]
 
 
 class Offsets:

@@ -8,7 +8,8 @@ second death on, "how far" is committed before records are handed out, or a reco
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from nova.brokers.base import Delivery
 from nova.brokers.kafka import offset_map
@@ -18,8 +19,6 @@ from nova.brokers.kafka.tracker import OffsetTracker
 __all__ = [
     "CALM_SECONDS",
     "CAREFUL_DEATHS",
-    "CAREFUL_HELD",
-    "CAREFUL_MOST",
     "SUSPECT_DEATHS",
     "KafkaDelivery",
     "Partition",
@@ -28,10 +27,8 @@ __all__ = [
 SUSPECT_DEATHS = 3
 CAREFUL_DEATHS = 2
 CALM_SECONDS = 10.0
-CAREFUL_HELD = 32
-"""The most records lent at once at first while it is not known which of them kills: all of them may become suspects."""
-CAREFUL_MOST = 512
-"""And after rounds that nobody died of, each twice as large: batches that wait for their window would take an hour else."""
+
+_deaths = attrgetter("deaths")
 
 
 class KafkaDelivery(Delivery, gc=False, eq=False, kw_only=True):
@@ -54,6 +51,7 @@ class KafkaDelivery(Delivery, gc=False, eq=False, kw_only=True):
             self.headers,
             timestamp_ms=self.timestamp_ms,
             suspect=self.suspect,
+            id=self.id,
             partition=self.partition,
             offset=self.offset,
             deaths=self.deaths,
@@ -137,19 +135,22 @@ class Partition:
         self.dirty = True
         return tracker.fetch(offset) and offset not in self.held
 
-    def lend(self, delivery: KafkaDelivery) -> None:
-        """It is handed out now."""
-        offset = delivery.offset
-        self.held[offset] = delivery
-        self.held_bytes += len(delivery.body)
-        deaths = delivery.deaths
-        if self.charged:
-            delivery.charges = self.charges[offset] = self.charges.get(offset, deaths) + 1
+    def lend(self, deliveries: Sequence[KafkaDelivery]) -> None:
+        """They are handed out now."""
+        self.held.update({delivery.offset: delivery for delivery in deliveries})
+        self.held_bytes += sum([len(delivery.body) for delivery in deliveries])
+        if not self.charged and not self._deaths and not any(map(_deaths, deliveries)):
             return
-        if self._deaths and not self.marked:
-            self._calm_at = max(self._calm_at, offset + 1)
-        if (self._deaths >= SUSPECT_DEATHS and offset < self._exposed) or deaths >= SUSPECT_DEATHS:
-            delivery.suspect = True
+        for delivery in deliveries:
+            offset = delivery.offset
+            if self.charged:
+                delivery.charges = self.charges[offset] = self.charges.get(offset, delivery.deaths) + 1
+                continue
+            if self._deaths and not self.marked:
+                self._calm_at = max(self._calm_at, offset + 1)
+            is_exposed = self._deaths >= SUSPECT_DEATHS and offset < self._exposed
+            if is_exposed or delivery.deaths >= SUSPECT_DEATHS:
+                delivery.suspect = True
 
     def begin_again(self) -> None:
         """The topic was deleted and made anew: offsets mean other records now, and nothing of them is finished."""
@@ -176,14 +177,19 @@ class Partition:
         if self._deaths and age >= CALM_SECONDS and self.tracker is not None and self.tracker.base >= self._calm_at:
             self._deaths = 0
 
-    def settle(self, delivery: KafkaDelivery) -> bool:
-        """It is lent no more; False if it was not."""
-        offset = delivery.offset
-        if self.held.get(offset) is not delivery:
-            return False
-        del self.held[offset]
-        self.held_bytes -= len(delivery.body)
-        return True
+    def settle(self, deliveries: Iterable[KafkaDelivery]) -> list[int]:
+        """They are lent no more; returns the offsets of those that were."""
+        held = self.held
+        offsets: list[int] = []
+        size = 0
+        for delivery in deliveries:
+            offset = delivery.offset
+            if held.get(offset) is delivery:
+                del held[offset]
+                size += len(delivery.body)
+                offsets.append(offset)
+        self.held_bytes -= size
+        return offsets
 
     def drop_unstarted(self) -> list[KafkaDelivery]:
         """Give up what nobody works on; returns what runs.
@@ -193,7 +199,7 @@ class Partition:
         for delivery in list(self.held.values()):
             if not delivery.started:
                 delivery.lost = True
-                self.settle(delivery)
+                self.settle((delivery,))
                 if self.charged:
                     self._uncharge(delivery.offset)
         return list(self.held.values())

@@ -183,16 +183,17 @@ class Publisher:
         if self._closed.is_set():
             return
         self._closed.set()
-        self._thread.join(timeout)
-        self._watch.join(ANSWER_WITHIN + 1)
         deadline = time.monotonic() + timeout
+        for thread in (self._thread, self._watch):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        is_unused = not self._thread.is_alive() and not self._watch.is_alive()
         for producer in (*self._retired, self._producer):
             with contextlib.suppress(KafkaException):  # a fatal one: what was not sent has ended as refused
                 if producer.flush(max(0.0, deadline - time.monotonic())):
                     producer.purge()
                     while len(producer) and time.monotonic() < deadline + 1:
                         producer.poll(0.05)
-            if not self._thread.is_alive() and not len(producer):
+            if is_unused and not len(producer):
                 close_producer(producer)
 
     def _refusal(self, record: Record, exc: KafkaException) -> PublishError:

@@ -13,22 +13,29 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from nova.brokers.kafka import offset_map
+from nova.brokers.kafka.caution import Caution
 from nova.brokers.kafka.commits import Commits
 from nova.brokers.kafka.handles import abandon_consumer, close_consumer, open_handle
 from nova.brokers.kafka.health import Health
-from nova.brokers.kafka.partition import CAREFUL_HELD, CAREFUL_MOST, KafkaDelivery, Partition
+from nova.brokers.kafka.names import Place
+from nova.brokers.kafka.partition import KafkaDelivery, Partition
+from nova.brokers.kafka.reading import RecordReader
 from nova.brokers.kafka.receiving import PumpOptions, Receiver
-from nova.brokers.kafka.records import DEATHS, SENT, decode_headers, number, unpack
-from nova.envelope import GROUP, Headers
 
 __all__ = ["COMMIT_EVERY", "Pump"]
 
+_partition = attrgetter("partition")
+
 COMMIT_EVERY = 0.25
 """Seconds between commits: what a process finished since runs again after its death."""
+COMMIT_DRAINED = 0.05
+"""And when nothing is left to finish: a stop or a death then repeats nothing."""
 POLL = 0.05
 """The longest single wait for records: commands wait no longer."""
 CHUNK = 1000
@@ -42,8 +49,6 @@ RENEW_AFTER = 10.0
 LAST_COMMIT = 2.0
 """Seconds for which the last commit of a partition that leaves is tried."""
 
-Place = tuple[str, int]
-
 _log = logging.getLogger(__name__)
 
 
@@ -55,12 +60,12 @@ class Pump:
         self._label = f"{options.where}: {options.name}"
         self._health = Health(options.where, options.name)
         self._receiver = receiver
+        self._reader = RecordReader(options)
         self._renew_after = max(RENEW_AFTER, float(options.settings["session.timeout.ms"]) / 1000)
         self._partitions: dict[Place, Partition] = {}
         self._commits = Commits(self._partitions, self._health, self._label)
         self._generation = 0
-        self._careful = CAREFUL_HELD
-        self._careful_held = 0
+        self._caution = Caution()
         self._owner = secrets.randbelow((1 << 28) - 1) + 1
         self._lent_at_loss: dict[Place, tuple[int, ...]] = {}
         self._commands: deque[Callable[[], None]] = deque()
@@ -102,20 +107,16 @@ class Pump:
 
     def ack(self, deliveries: Sequence[KafkaDelivery]) -> None:
         """On the pump's thread: these are done; those it does not hold are passed over."""
-        done: dict[Partition, list[int]] = {}
-        for delivery in deliveries:
-            partition = delivery.partition
-            if not partition.over and partition.settle(delivery):
-                done.setdefault(partition, []).append(delivery.offset)
-        for partition, offsets in done.items():
-            partition.finish(offsets)
+        for partition, own in groupby(deliveries, _partition):
+            if not partition.over:
+                partition.finish(partition.settle(own))
 
     def give_back(self, deliveries: Sequence[KafkaDelivery]) -> None:
         """On the pump's thread: lend these again. Kafka cannot take one record back, so they stay in this process."""
         again: list[KafkaDelivery] = []
         for delivery in deliveries:
             partition = delivery.partition
-            if partition.over or not partition.settle(delivery):
+            if partition.over or not partition.settle((delivery,)):
                 continue
             if partition.charged:
                 partition.charges[delivery.offset] -= 1
@@ -203,7 +204,8 @@ class Pump:
         else:
             self._wake.wait(FULL_PATIENCE)
         now = time.monotonic()
-        if now - self._last_commit >= COMMIT_EVERY:
+        since = now - self._last_commit
+        if since >= COMMIT_EVERY or (since >= COMMIT_DRAINED and self._has_drained()):
             self._last_commit = now
             self._commits.later(self._consumer, [p for p in self._partitions.values() if p.dirty])
             for partition in self._partitions.values():
@@ -213,6 +215,12 @@ class Pump:
         if max(self._health.away, self._commits.unheard) > self._renew_after:
             self._renew()
 
+    def _has_drained(self) -> bool:
+        """All that was read is finished, and the broker, which answers, does not know yet."""
+        partitions = self._partitions.values()
+        drained = any(p.dirty for p in partitions) and not any(p.held for p in partitions)
+        return drained and not self._commits.unheard
+
     def _room(self) -> int:
         if self._options.charged:
             return BACKLOG - len(self._backlog)
@@ -220,11 +228,7 @@ class Pump:
         room = self._receiver.room()
         if not careful:
             return room
-        held = sum(careful)
-        if self._careful_held and not held:
-            self._careful = min(2 * self._careful, CAREFUL_MOST)
-        self._careful_held = held
-        return min(room, self._careful - held)
+        return min(room, self._caution.room(sum(careful)))
 
     def _apply(self) -> None:
         self._wake.clear()
@@ -233,16 +237,21 @@ class Pump:
             commands.popleft()()
 
     def _read(self, room: int) -> None:
-        consumer = self._consumer
-        first = consumer.poll(POLL)
-        if first is None:
-            return
-        messages = [first]
-        try:
-            if room > 1:
-                messages += consumer.consume(min(room, CHUNK) - 1, 0)
-        finally:  # what is in hand must be taken whatever else fails: offsets left out count as finished
-            self._take(messages)
+        """What has come, or what comes first: one call where records stream, for each call waits for Python's lock."""
+        consumer, most = self._consumer, min(room, CHUNK)
+        messages = consumer.consume(most, 0)
+        if not messages:
+            first = consumer.poll(POLL)
+            if first is None:
+                return
+            messages = [first]
+            if most > 1:
+                try:
+                    messages += consumer.consume(most - 1, 0)
+                except BaseException:
+                    self._take(messages)  # offsets left out count as finished
+                    raise
+        self._take(messages)
 
     def _take(self, messages: list[Message]) -> None:
         fresh: list[KafkaDelivery] = []
@@ -256,7 +265,7 @@ class Pump:
             if partition is None or offset is None or not self._fetch(partition, offset):
                 continue
             try:
-                delivery = self._read_one(partition, offset, message)
+                delivery = self._reader.read(partition, offset, message)
             except Exception:  # noqa: BLE001 - it stays unfinished: its successor sees it again, and no other is touched
                 _log.exception(
                     "%s: topic %r, partition %d, offset %d cannot be read",
@@ -274,34 +283,6 @@ class Pump:
                 self._lend_backlog()
             else:
                 self._lend(fresh)
-
-    def _read_one(self, partition: Partition, offset: int, message: Message) -> KafkaDelivery | None:
-        """None if it is for others."""
-        value, group = message.value(), self._options.group
-        headers = decode_headers(message.headers())  # type: ignore[arg-type]
-        if value is None or (group is not None and not self._is_mine(partition, headers)):
-            return None
-        deaths = 0
-        if group is not None:
-            unpack(headers, message.key())
-            deaths = number(headers.pop(DEATHS, None)) or 0
-        return KafkaDelivery(
-            partition.shown,
-            value,
-            headers,
-            None,
-            message.timestamp()[1],
-            partition=partition,
-            offset=offset,
-            deaths=deaths,
-        )
-
-    def _is_mine(self, partition: Partition, headers: Headers) -> bool:
-        """Addressed to this group or to all, and not older than the group."""
-        if headers.get(GROUP, self._options.group) != self._options.group:
-            return False
-        sent_ms = number(headers.pop(SENT, None))
-        return sent_ms is None or sent_ms >= self._options.since_ms.get(partition.topic, 0)
 
     def _fetch(self, partition: Partition, offset: int) -> bool:
         tracker = partition.tracker
@@ -333,8 +314,8 @@ class Pump:
 
     def _lend(self, deliveries: list[KafkaDelivery]) -> None:
         """Hand out, after the commit that must come first where one must."""
-        for delivery in deliveries:
-            delivery.partition.lend(delivery)
+        for partition, own in groupby(deliveries, _partition):
+            partition.lend(list(own))
         self._unlent += deliveries
         self._lend_waiting()
 
@@ -392,7 +373,7 @@ class Pump:
             consumer.incremental_assign([])
             return
         known = self._positions(consumer, places)
-        self._careful = CAREFUL_HELD
+        self._caution.begin_again()
         targets: list[TopicPartition] = []
         for place in places:
             topic, number = place.topic, place.partition

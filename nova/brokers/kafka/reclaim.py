@@ -12,8 +12,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from nova.brokers.kafka.failures import was_denied
-from nova.brokers.kafka.names import Names
-from nova.brokers.kafka.offsets import Offsets, Place
+from nova.brokers.kafka.names import Names, Place
+from nova.brokers.kafka.offsets import Offsets
 from nova.brokers.kafka.registry import Registration
 from nova.errors import BrokerError
 

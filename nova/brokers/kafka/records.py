@@ -138,14 +138,17 @@ def pack(headers: Headers, key: str | None) -> Headers:
     return packed
 
 
-def unpack(headers: Headers, key: bytes | None) -> None:
-    """Undo `pack`, in place; headers of other producers stay as they are."""
+def unpack(headers: Headers) -> bool:
+    """Undo `pack`, in place; headers of other producers stay as they are.
+
+    Returns:
+        Whether the id was left out because it is the record's key.
+    """
     compact = headers.pop(COMPACT, None)
     if compact is None:
-        return
+        return False
     headers.update(_expand(compact))
-    if ID not in headers and key is not None:
-        headers[ID] = key.decode(errors="replace")
+    return ID not in headers
 
 
 @functools.lru_cache(maxsize=256)

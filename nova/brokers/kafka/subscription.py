@@ -6,6 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from nova.brokers.base import Delivery
 from nova.brokers.kafka.escrow import RELEASED, Escrow, Lease
@@ -113,14 +115,14 @@ class KafkaSubscription:
     def put(self, deliveries: list[KafkaDelivery]) -> None:
         """Into the stock."""
         with self._arrived:
-            for delivery in deliveries:
-                stock = self._stock.get(delivery.topic)
+            for topic, arrived in groupby(deliveries, _topic):
+                stock = self._stock.get(topic)
                 if stock is None:
-                    stock = self._stock[delivery.topic] = deque()
-                    self._turn.append(delivery.topic)
-                stock.append(delivery)
-                self._stocked_bytes += len(delivery.body)
+                    stock = self._stock[topic] = deque()
+                    self._turn.append(topic)
+                stock.extend(arrived)
             self._stocked += len(deliveries)
+            self._stocked_bytes += _bytes(deliveries)
             self._arrived.notify()
 
     def give_away(self, deliveries: list[KafkaDelivery], deadline: float) -> list[KafkaDelivery]:
@@ -149,8 +151,8 @@ class KafkaSubscription:
             if now - since >= self._escrow_after:
                 self._begin_escrow(delivery)
         for delivery, lease in list(self._leases.items()):
-            if lease.is_taken and delivery.partition.settle(delivery):
-                delivery.partition.finish((delivery.offset,))
+            if lease.is_taken and (offsets := delivery.partition.settle((delivery,))):
+                delivery.partition.finish(offsets)
             lease.renew()
 
     def _begin_escrow(self, delivery: KafkaDelivery) -> None:
@@ -181,13 +183,20 @@ class KafkaSubscription:
             stock = self._stock[topic]
             share = -(-(most - len(taken)) // (topics - index))
             while stock and share:
-                delivery = stock.popleft()
-                self._stocked -= 1
-                self._stocked_bytes -= len(delivery.body)
-                if not delivery.lost:
-                    taken.append(delivery)
-                    share -= 1
+                came = [stock.popleft() for _ in range(min(share, len(stock)))]
+                self._stocked -= len(came)
+                self._stocked_bytes -= _bytes(came)
+                ours = [delivery for delivery in came if not delivery.lost]
+                taken += ours
+                share -= len(ours)
         return taken
+
+
+_topic = attrgetter("topic")
+
+
+def _bytes(deliveries: Sequence[Delivery]) -> int:
+    return sum([len(delivery.body) for delivery in deliveries])
 
 
 def _own(deliveries: Sequence[Delivery]) -> list[KafkaDelivery]:

@@ -14,8 +14,8 @@ from nova.brokers.kafka.admin import Admin
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.failures import broker_error, code_of
-from nova.brokers.kafka.names import Names
-from nova.brokers.kafka.offsets import Offsets, Place
+from nova.brokers.kafka.names import Names, Place
+from nova.brokers.kafka.offsets import Offsets
 from nova.brokers.kafka.patience import left
 from nova.brokers.kafka.records import Record
 from nova.brokers.kafka.settings import HEADROOM_BYTES
@@ -97,16 +97,17 @@ class TopicKeeper:
         Raises:
             BrokerError: the broker does not tell.
         """
+        return {
+            topic: [(topic, number) for number in found.partitions]
+            for topic, found in self._list(max(timeout, 0.1)).items()
+            if self._names.owns(topic)
+        }
 
+    def _list(self, timeout: float) -> dict[str, TopicMetadata]:
         def question(client: AdminClient, seconds: float) -> dict[str, TopicMetadata]:
             return client.list_topics(timeout=seconds).topics
 
-        metadata = self._admin.ask(f"{self._where}: listing topics", question, max(timeout, 0.1))
-        return {
-            topic: [(topic, number) for number in found.partitions]
-            for topic, found in metadata.items()
-            if self._names.owns(topic)
-        }
+        return self._admin.ask(f"{self._where}: listing topics", question, timeout)
 
     def _with_finer_levels(self, topics: Sequence[str]) -> Iterator[str]:
         """A task of a coarse level needs the finer ones later: made now, the forwarders know them in time."""
@@ -121,12 +122,16 @@ class TopicKeeper:
             NewTopic(topic, self._count(topic), self._config.replication_factor, config=self._settings(topic))
             for topic in topics
         ]
-        for topic, future in self._admin.client.create_topics(specifications, request_timeout=timeout).items():
-            try:
-                future.result(timeout + 1)
-            except KafkaException as exc:
-                if code_of(exc) != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise broker_error(f"{self._where}: creating topic {topic!r}", exc) from exc
+
+        def question(client: AdminClient, seconds: float) -> None:
+            for topic, future in client.create_topics(specifications, request_timeout=seconds).items():
+                try:
+                    future.result(seconds + 1)
+                except KafkaException as exc:
+                    if code_of(exc) != KafkaError.TOPIC_ALREADY_EXISTS:
+                        raise broker_error(f"{self._where}: creating topic {topic!r}", exc) from exc
+
+        self._admin.ask(f"{self._where}: creating topics", question, timeout)
 
     def _await_leaders(self, topics: Sequence[str], deadline: float) -> None:
         """Until every partition has a leader that knows it is.
@@ -151,10 +156,7 @@ class TopicKeeper:
         """Until brokers tell of every partition and its leader; the partitions."""
         wait = 0.005
         while True:
-            try:
-                metadata = self._admin.client.list_topics(timeout=left(deadline)).topics
-            except KafkaException as exc:
-                raise broker_error(f"{self._where}: looking for new topics", exc) from exc
+            metadata = self._list(left(deadline))
             waiting = [
                 topic
                 for topic in topics
@@ -171,18 +173,28 @@ class TopicKeeper:
 
     def _check(self, topics: Sequence[str], present: Mapping[str, Sequence[Place]], timeout: float) -> None:
         resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
-        for resource, future in self._admin.client.describe_configs(resources, request_timeout=timeout).items():
-            try:
-                found = {name: str(entry.value) for name, entry in future.result(timeout + 1).items()}
-            except KafkaException as exc:
-                if code_of(exc) in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED):
+
+        def question(client: AdminClient, seconds: float) -> dict[str, dict[str, str]]:
+            found: dict[str, dict[str, str]] = {}
+            for resource, future in client.describe_configs(resources, request_timeout=seconds).items():
+                topic = resource.name
+                try:
+                    found[topic] = {name: str(entry.value) for name, entry in future.result(seconds + 1).items()}
+                except KafkaException as exc:
+                    if code_of(exc) not in (
+                        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+                        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+                    ):
+                        raise broker_error(f"{self._where}: reading the configuration of topic {topic!r}", exc) from exc
                     _log.warning(
                         "%s: the configuration of topic %r cannot be checked (no DescribeConfigs right)",
-                        self._where, resource.name,
-                    )  # fmt: skip
-                    continue
-                raise broker_error(f"{self._where}: reading the configuration of topic {resource.name!r}", exc) from exc
-            self._check_one(resource.name, len(present[resource.name]), found)
+                        self._where,
+                        topic,
+                    )
+            return found
+
+        for topic, found in self._admin.ask(f"{self._where}: reading configurations", question, timeout).items():
+            self._check_one(topic, len(present[topic]), found)
 
     def _check_one(self, topic: str, partitions: int, found: dict[str, str]) -> None:
         wanted = self._settings(topic)

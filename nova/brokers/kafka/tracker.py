@@ -49,7 +49,12 @@ class OffsetTracker:
     def complete(self, offsets: Iterable[int]) -> None:
         """These are finished. Below the base they are already."""
         base = self.base
-        self._done.update([offset for offset in offsets if offset >= base])
+        finished = {offset for offset in offsets if offset >= base}
+        if finished and not self._done and max(finished) - base + 1 == len(finished):  # the next ones, all of them
+            self.base = base + len(finished)
+            self.next = max(self.next, self.base)
+            return
+        self._done |= finished
         self._advance()
 
     @property

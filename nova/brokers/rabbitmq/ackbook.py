@@ -29,8 +29,7 @@ class AckBook:
         The first is one of these: the server closes the channel over a tag that it knows no more, such as one acked before.
         """
         held = self._held
-        done = held.intersection(tags)
-        held -= done
+        done = self.take(tags)
         order = self._order
         through: int | None = None
         while order and order[0] not in held:
@@ -40,3 +39,9 @@ class AckBook:
         if through is None:
             return None, sorted(done)
         return through, sorted([tag for tag in done if tag > through])
+
+    def take(self, tags: Iterable[int]) -> set[int]:
+        """Those of these that are held, and are not any more from now on."""
+        taken = self._held.intersection(tags)
+        self._held -= taken
+        return taken

@@ -11,7 +11,7 @@ from pika.channel import Channel
 __all__ = ["cancel"]
 
 
-def cancel(channel: Channel, tag: str, done: Callable[[Any], None]) -> None:
+def cancel(channel: Channel, tag: str, done: Callable[[Any], object]) -> None:
     """End a consumer, and take what still comes until the server has said so.
 
     `basic_cancel` of pika rejects that, and each rejected message has one more hand-out without a clean end. So this goes one

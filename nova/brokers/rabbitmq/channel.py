@@ -1,16 +1,18 @@
-"""One consuming channel on a link: opened, watched until every consumer is confirmed, opened anew after whatever ends it.
+"""One queue's consuming channel: opened, watched until the consumer is confirmed, opened anew after whatever ends it.
 
-All on the link's thread, but for `call`. A consumer that the server does not confirm would be deaf for ever: after a crash of
-the server a quorum queue may be without a leader for a while, and then answers nothing at all.
+All on the link's thread. A consumer that the server does not confirm would be deaf for ever: after a crash of the server a
+quorum queue may be without a leader for a while, and then answers nothing at all. A channel that waits for such a queue does
+nothing else any more, and what it holds of another queue stays with it even when its connection ends (3.10.8, tried). Hence a
+channel for each queue.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from pika import exceptions, spec
+from pika import exceptions
 from pika.channel import Channel
 from pika.connection import Connection
 
@@ -18,7 +20,9 @@ from nova.brokers.rabbitmq.ackbook import AckBook
 from nova.brokers.rabbitmq.cancelling import cancel
 from nova.brokers.rabbitmq.failures import text_of
 from nova.brokers.rabbitmq.frames import ack_frames
+from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.writing import write
 
 __all__ = ["ConsumerChannel", "Receiver"]
 
@@ -32,7 +36,7 @@ _log = logging.getLogger(__name__)
 class Receiver(Protocol):
     """Who gets what a channel brings. Called on the link's thread."""
 
-    def bring(self, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+    def bring(self, queue: str, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """A message, held by this channel until it is settled."""
         ...
 
@@ -45,39 +49,39 @@ class ConsumerChannel:
     """A channel that comes back.
 
     Args:
-        queues: those to consume.
-        prefetch: of each consumer; 0 = consume nothing yet.
-        prepare: makes sure of the queues before the channel is opened again, on another thread; calls back when that is done.
-        all_served: told when every queue of a new channel has its consumer.
+        queue: to consume.
+        prefetch: of the consumer; 0 = consume nothing yet.
+        prepare: makes sure of the queue before the channel is opened again, on another thread; calls back when that is done.
+        changed: told when the queue has its consumer, or will not have it for now.
 
     Attributes:
         epoch: counts the channels; a tag is only good in its own.
         trouble: why nothing comes now, or None.
-        serves_all: every queue of this channel has had its consumer confirmed.
+        is_served: the consumer of this channel was confirmed.
     """
 
     def __init__(
         self,
         link: Link,
         receiver: Receiver,
-        queues: Mapping[str, str] | list[str],
+        queue: str,
         prefetch: int,
         prepare: Callable[[Callable[[str | None], None]], None],
-        all_served: Callable[[], None] = lambda: None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.epoch = 0
-        self.serves_all = False
+        self.is_served = False
         self.trouble: str | None = link.trouble
         self.book = AckBook()
         self._link = link
         self._receiver = receiver
-        self._queues = list(queues)
+        self._queue = queue
         self._prefetch = prefetch
         self._prepare = prepare
-        self._all_served = all_served
+        self._changed = changed
         self._channel: Channel | None = None
-        self._consumers: dict[str, str] = {}
-        self._wanted: set[str] = set()
+        self._consumer: str | None = None
+        self._unconfirmed: set[str] = set()
         self._in_force = 0
         self._closing = False
         self._again = AGAIN_FIRST
@@ -92,11 +96,11 @@ class ConsumerChannel:
 
     @property
     def in_force(self) -> int:
-        """The prefetch of the consumers now."""
+        """The prefetch of the consumer now."""
         return self._in_force
 
     def want(self, prefetch: int) -> None:
-        """Consume with another prefetch from now on: new consumers take the place of the old ones."""
+        """Consume with another prefetch from now on: a new consumer takes the place of the old one."""
         self._prefetch = prefetch
         if self.is_open and prefetch != self._in_force:
             self._consume()
@@ -109,33 +113,24 @@ class ConsumerChannel:
         through, singles = self.book.settle(tags)
         frames = ack_frames(channel.channel_number, through, singles)
         if frames:
-            connection: Any = channel.connection
-            connection._output_marshaled_frames([frames])
+            write(channel.connection, frames)
 
     def give_up(self, tags: list[int]) -> None:
         """Put these back as they are; counted."""
         channel = self._channel
         if channel is not None and channel.is_open:
-            self.book.settle(tags)
-            for tag in tags:
+            for tag in self.book.take(tags):
                 channel.basic_nack(tag, requeue=True)
 
     def stop(self, done: Callable[[], None]) -> None:
         """Let nothing more come, then call back; what is held stays held."""
         self._closing = True
-        channel, left = self._channel, set(self._consumers)
-        if channel is None or not channel.is_open or not left:
+        channel, consumer = self._channel, self._consumer
+        self._consumer = None
+        if channel is None or not channel.is_open or consumer is None:
             done()
-            return
-
-        def stopped(frame: Any) -> None:
-            left.discard(frame.method.consumer_tag)
-            if not left:
-                done()
-
-        for tag in list(self._consumers):
-            cancel(channel, tag, stopped)
-        self._consumers.clear()
+        else:
+            cancel(channel, consumer, lambda frame: done())
 
     def close(self, done: Callable[[], None]) -> None:
         """Close the channel after all that was said on it, then call back."""
@@ -188,6 +183,7 @@ class ConsumerChannel:
             self.trouble = error
             _log.warning("%s; trying again in %.1f s", error, self._again)
             self._start_over(self._next_wait())
+            self._changed()
         else:
             self._open(connection)
 
@@ -202,8 +198,7 @@ class ConsumerChannel:
         self._channel = channel
         channel.add_on_close_callback(self._on_closed)
         channel.add_on_cancel_callback(self._on_cancelled)
-        epoch = self.epoch
-        self._link.later(CONFIRMED_WITHIN, lambda: self._check(epoch, "the server opened no channel"))
+        self._link.later(CONFIRMED_WITHIN, lambda: self._check_open(channel))
 
     def _on_open(self, channel: Channel) -> None:
         if channel is not self._channel:
@@ -215,77 +210,77 @@ class ConsumerChannel:
             self._is_well()
 
     def _consume(self) -> None:
-        """One new consumer per queue with the prefetch wanted; the old ones end when the new ones are confirmed."""
-        channel = self._channel
+        """A new consumer with the prefetch wanted, and an end of the old one."""
+        channel, old = self._channel, self._consumer
         assert channel is not None
-        epoch, old = self.epoch, dict(self._consumers)
         self._in_force = self._prefetch
         channel.basic_qos(prefetch_count=self._prefetch)
-        for queue in self._queues:
-            tag = self._consume_one(channel, queue)
-            self._consumers[tag] = queue
-            self._wanted.add(tag)
-        for tag in old:
-            self._consumers.pop(tag)
-            cancel(channel, tag, lambda frame: None)
-        self._link.later(CONFIRMED_WITHIN, lambda: self._check(epoch, "a consumer was not confirmed"))
+        tag = self._consumer = self._consume_on(channel)
+        self._unconfirmed.add(tag)
+        if old is not None:
+            cancel(channel, old, lambda frame: None)
+        self._link.later(CONFIRMED_WITHIN, lambda: self._check_consumer(tag))
 
-    def _consume_one(self, channel: Channel, queue: str) -> str:
-        epoch = self.epoch
+    def _consume_on(self, channel: Channel) -> str:
+        epoch, queue, receiver = self.epoch, self._queue, self._receiver
 
-        def bring(channel: Channel, method: Any, properties: spec.BasicProperties, body: bytes) -> None:
+        def bring(tag: int, properties: Properties, body: bytes) -> None:
             if epoch != self.epoch:
                 return  # this channel was given up; it is closed as soon as it answers
-            tag: int = method.delivery_tag
             self.book.came(tag)
-            self._receiver.bring(queue, epoch, tag, properties, body)
+            receiver.bring(queue, epoch, tag, properties, body)
 
-        tag: str = channel.basic_consume(queue, bring, callback=lambda frame: self._on_consuming(channel, frame))
+        def unexpected(*_: object) -> None:
+            raise AssertionError(f"a delivery of queue {queue!r} was not read by its reader")
+
+        assert self._link.reader is not None
+        self._link.reader.takers[channel.channel_number] = bring
+        tag: str = channel.basic_consume(queue, unexpected, callback=lambda frame: self._on_consuming(channel, frame))
         return tag
 
     def _on_consuming(self, channel: Channel, frame: Any) -> None:
         if channel is not self._channel:
             self._discard(channel)
             return
-        self._wanted.discard(frame.method.consumer_tag)
-        if not self._wanted:
+        self._unconfirmed.discard(frame.method.consumer_tag)
+        if not self._unconfirmed:
             self._is_well()
-            if not self.serves_all:
-                self.serves_all = True
-                self._all_served()
+            self.is_served = True
+            self._changed()
 
     def _is_well(self) -> None:
         self.trouble = None
         self._again = AGAIN_FIRST
 
-    def _check(self, epoch: int, what: str) -> None:
-        """Give a channel up on which something was not confirmed."""
+    def _check_open(self, channel: Channel) -> None:
+        if channel is self._channel and not self.is_open:
+            self._replace(f"the server opened no channel for queue {self._queue!r} in {CONFIRMED_WITHIN:g} s")
+
+    def _check_consumer(self, tag: str) -> None:
+        """Of this consumer; a later one has a time of its own."""
+        if tag in self._unconfirmed:
+            self._replace(f"the consumer of queue {self._queue!r} was not confirmed in {CONFIRMED_WITHIN:g} s")
+
+    def _replace(self, why: str) -> None:
+        """Give this channel up for a new one."""
         channel = self._channel
-        if epoch != self.epoch or channel is None or self._closing:
+        if channel is None or self._closing:
             return
-        if channel.is_open and not self._wanted:
-            return
-        queues = sorted(self._consumers[tag] for tag in self._wanted if tag in self._consumers)
-        self.trouble = f"{self._link.where}: {what} in {CONFIRMED_WITHIN:g} s ({', '.join(queues) or 'no queue'})"
+        self.trouble = f"{self._link.where}: {why}"
         _log.warning("%s; trying again", self.trouble)
         self._forget()
         self._discard(channel)
         self._start_over(self._next_wait())
+        self._changed()
 
     def _on_cancelled(self, frame: Any) -> None:
         """The server ended a consumer: its queue is gone, or its leader moved."""
-        tag = frame.method.consumer_tag
-        queue = self._consumers.pop(tag, None)
-        channel = self._channel
-        if queue is None or channel is None or self._closing:
-            return
-        self.trouble = f"{self._link.where}: the server ended the consumer of queue {queue!r}"
-        _log.warning("%s; trying again", self.trouble)
-        self._forget()
-        self._discard(channel)
-        self._start_over(self._next_wait())
+        if frame.method.consumer_tag == self._consumer:
+            self._replace(f"the server ended the consumer of queue {self._queue!r}")
 
     def _on_closed(self, channel: Channel, reason: BaseException) -> None:
+        if self._link.reader is not None:
+            self._link.reader.takers.pop(channel.channel_number, None)
         if channel is not self._channel:
             return
         self._forget()
@@ -294,6 +289,7 @@ class ConsumerChannel:
         self.trouble = f"{self._link.where}: {text_of(reason)}"
         _log.warning("%s; trying again", self.trouble)
         self._start_over(self._next_wait())
+        self._changed()
 
     def _next_wait(self) -> float:
         wait, self._again = self._again, min(2 * self._again, AGAIN_MOST)
@@ -304,10 +300,10 @@ class ConsumerChannel:
         self._channel = None
         self.epoch += 1
         self.book = AckBook()
-        self._consumers.clear()
-        self._wanted.clear()
+        self._consumer = None
+        self._unconfirmed.clear()
         self._in_force = 0
-        self.serves_all = False
+        self.is_served = False
         self._receiver.lost()
 
     def _discard(self, channel: Channel) -> None:

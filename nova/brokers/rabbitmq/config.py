@@ -6,12 +6,15 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from nova.brokers.checks import OptionChecks
 from nova.errors import ConfigError
 
 __all__ = ["Address", "Node", "RabbitMQConfig"]
 
 PORT = 5672
 TLS_PORT = 5671
+
+_CHECK = OptionChecks("with_rabbitmq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +67,14 @@ class RabbitMQConfig:
 
     def __post_init__(self) -> None:
         address = read_url(self.url)
-        _check_integer("prefetch", self.prefetch, 0, 65_535, "; 0 = as the worker's speed asks for")
-        _check_integer("max_body_bytes", self.max_body_bytes, 1, 512 << 20)
-        _check_seconds("confirm_timeout", self.confirm_timeout, 1.0, 20.0)
-        _check_seconds("blocked_timeout", self.blocked_timeout, 0.1, 20.0)
-        _check_seconds("heartbeat", self.heartbeat, 1.0, 3600.0)
-        _check_seconds("long_task_after", self.long_task_after, 1.0, 86_400.0)
-        _check_seconds("delay_guard", self.delay_guard, 0.0, 60.0)
-        if not isinstance(self.go_compatible, bool):
-            raise ConfigError(f"with_rabbitmq(go_compatible): expected true or false, got {self.go_compatible!r}")
+        _CHECK.integer("prefetch", self.prefetch, 0, 65_535, "; 0 = as the worker's speed asks for")
+        _CHECK.integer("max_body_bytes", self.max_body_bytes, 1, 512 << 20)
+        _CHECK.seconds("confirm_timeout", self.confirm_timeout, 1.0, 20.0)
+        _CHECK.seconds("blocked_timeout", self.blocked_timeout, 0.1, 20.0)
+        _CHECK.seconds("heartbeat", self.heartbeat, 1.0, 3600.0)
+        _CHECK.seconds("long_task_after", self.long_task_after, 1.0, 86_400.0)
+        _CHECK.seconds("delay_guard", self.delay_guard, 0.0, 60.0)
+        _CHECK.flag("go_compatible", self.go_compatible)
         self._check_texts()
         for name in ("ca_file", "cert_file"):
             if getattr(self, name) is not None and not address.tls:
@@ -89,10 +91,7 @@ class RabbitMQConfig:
 
     def _check_texts(self) -> None:
         for name in ("exchange", "connection_name", "ca_file", "cert_file", "key_file", "key_password"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value):
-                shown = "" if "password" in name else f", got {value!r}"
-                raise ConfigError(f"with_rabbitmq({name}): expected text that is not empty{shown}")
+            _CHECK.text(name, getattr(self, name))
         if self.exchange is not None and (len(self.exchange) > 120 or self.exchange.startswith("amq.")):
             raise ConfigError(
                 f"with_rabbitmq(exchange): expected up to 120 characters that do not begin with 'amq.', got {self.exchange!r}"
@@ -142,13 +141,3 @@ def _read_node(server: str, default: int) -> Node:
 
 
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]+))(?::(\d{1,5}))?")
-
-
-def _check_integer(name: str, value: object, least: int, most: int, hint: str = "") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ConfigError(f"with_rabbitmq({name}): expected an integer from {least} to {most}{hint}, got {value!r}")
-
-
-def _check_seconds(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise ConfigError(f"with_rabbitmq({name}): expected {least:g} to {most:g} seconds, got {value:g}")

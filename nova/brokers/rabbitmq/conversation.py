@@ -18,8 +18,6 @@ from nova.errors import BrokerUnavailable
 
 __all__ = ["Conversation", "Got"]
 
-OnMessage = Callable[[spec.Basic.Deliver, spec.BasicProperties, bytes], None]
-
 
 class Got:
     """A message taken by `get` or brought by a consumer."""
@@ -35,7 +33,8 @@ class Got:
 class Conversation:
     """One channel, for one thread at a time. A request that the server refuses closes it; the next one opens another.
 
-    Unless messages came on it: their tags mean others on another channel, so then the conversation is over.
+    Unless messages came on it: their tags mean others on another channel, so then the conversation is over. And after `stay`
+    it is over with its connection.
 
     Args:
         timeout: seconds for all requests until `close` together; `extend` gives more.
@@ -53,6 +52,7 @@ class Conversation:
         self._serial = 0
         self._waiting: int | None = None
         self._holds = False
+        self._only: Connection | None = None
 
     def __enter__(self) -> Conversation:
         return self
@@ -68,6 +68,11 @@ class Conversation:
         """The full time again from now on."""
         self._deadline = time.monotonic() + self._timeout
 
+    def stay(self) -> None:
+        """What was made is this connection's own: do not go on on another one."""
+        channel = self._channel
+        self._only = channel.connection if channel is not None else None
+
     @property
     def is_open(self) -> bool:
         """Whether the channel of the last request is still there, and what it holds with it."""
@@ -79,7 +84,7 @@ class Conversation:
     ) -> None:
         """Make a durable exchange, or see that it is there."""
 
-        def ask(channel: Channel, done: Callable[[Any], None]) -> None:
+        def ask(channel: Channel, done: Callable[[Any], object]) -> None:
             channel.exchange_declare(
                 name, kind, passive=passive, durable=True, arguments=dict(arguments or {}), callback=done
             )
@@ -89,7 +94,7 @@ class Conversation:
     def declare_queue(self, name: str, arguments: Mapping[str, Any], *, exclusive: bool = False) -> tuple[int, int]:
         """Make a durable queue (an exclusive one goes with the connection); returns its ready messages and consumers."""
 
-        def ask(channel: Channel, done: Callable[[Any], None]) -> None:
+        def ask(channel: Channel, done: Callable[[Any], object]) -> None:
             channel.queue_declare(
                 name,
                 durable=not exclusive,
@@ -105,7 +110,7 @@ class Conversation:
     def look(self, name: str) -> tuple[int, int] | None:
         """Ready messages and consumers of a queue; None = there is no such queue."""
 
-        def ask(channel: Channel, done: Callable[[Any], None]) -> None:
+        def ask(channel: Channel, done: Callable[[Any], object]) -> None:
             channel.queue_declare(name, passive=True, callback=done)
 
         try:
@@ -116,10 +121,15 @@ class Conversation:
             raise
         return frame.method.message_count, frame.method.consumer_count
 
+    def ready(self, name: str) -> int:
+        """Ready messages of a queue; one that is not there has none."""
+        found = self.look(name)
+        return 0 if found is None else found[0]
+
     def bind_queue(self, queue: str, exchange: str, key: str) -> None:
         """Route to a queue."""
 
-        def ask(channel: Channel, done: Callable[[Any], None]) -> None:
+        def ask(channel: Channel, done: Callable[[Any], object]) -> None:
             channel.queue_bind(queue, exchange, key, callback=done)
 
         self._ask(f"binding queue {queue!r} to exchange {exchange!r}", ask)
@@ -127,7 +137,7 @@ class Conversation:
     def bind_exchange(self, destination: str, source: str, key: str) -> None:
         """Route to an exchange."""
 
-        def ask(channel: Channel, done: Callable[[Any], None]) -> None:
+        def ask(channel: Channel, done: Callable[[Any], object]) -> None:
             channel.exchange_bind(destination, source, key, callback=done)
 
         self._ask(f"binding exchange {destination!r} to exchange {source!r}", ask)
@@ -135,7 +145,7 @@ class Conversation:
     def delete_queue(self, name: str) -> None:
         """Delete it with what is in it; one that is not there is no error."""
 
-        def ask(channel: Channel, done: Callable[[Any], None]) -> None:
+        def ask(channel: Channel, done: Callable[[Any], object]) -> None:
             channel.queue_delete(name, callback=done)
 
         self._ask(f"deleting queue {name!r}", ask)
@@ -143,7 +153,7 @@ class Conversation:
     def get(self, queue: str) -> Got | None:
         """The next message, held by this channel; None = nothing is ready."""
 
-        def ask(channel: Channel, done: Callable[[Any], None]) -> None:
+        def ask(channel: Channel, done: Callable[[Any], object]) -> None:
             def empty(frame: object) -> None:
                 del frame
                 done(None)
@@ -166,10 +176,10 @@ class Conversation:
             del channel
             on_message(Got(method.delivery_tag, properties, body))
 
-        def qos(channel: Channel, done: Callable[[Any], None]) -> None:
+        def qos(channel: Channel, done: Callable[[Any], object]) -> None:
             channel.basic_qos(prefetch_count=prefetch, callback=done)
 
-        def ask(channel: Channel, done: Callable[[Any], None]) -> None:
+        def ask(channel: Channel, done: Callable[[Any], object]) -> None:
             channel.basic_consume(queue, bring, callback=done)
 
         self._ask(f"queue {queue!r}", qos)
@@ -179,7 +189,7 @@ class Conversation:
     def cancel(self, consumer_tag: str) -> None:
         """Let no more come; what came is still held."""
 
-        def ask(channel: Channel, done: Callable[[Any], None]) -> None:
+        def ask(channel: Channel, done: Callable[[Any], object]) -> None:
             cancel(channel, consumer_tag, done)
 
         self._ask("cancelling a consumer", ask)
@@ -192,6 +202,17 @@ class Conversation:
             if channel is not None and channel.is_open:
                 for tag in tags:
                     channel.basic_ack(tag)
+
+        self._link.run(send)
+
+    def give_up(self, tags: list[int]) -> None:
+        """Put these back; counted. Hands over."""
+        channel = self._channel
+
+        def send() -> None:
+            if channel is not None and channel.is_open:
+                for tag in tags:
+                    channel.basic_nack(tag, requeue=True)
 
         self._link.run(send)
 
@@ -208,7 +229,7 @@ class Conversation:
     def until_ready(self, queue: str, count: int, timeout: float) -> bool:
         """Wait until so many messages can be seen in a queue: what is put back takes a moment; False = they cannot."""
         deadline = time.monotonic() + timeout
-        while (self.look(queue) or (0, 0))[0] < count:
+        while self.ready(queue) < count:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.002)
@@ -217,7 +238,7 @@ class Conversation:
     def flush(self) -> None:
         """Wait until the server has read all acks so far."""
 
-        def ask(channel: Channel, done: Callable[[Any], None]) -> None:
+        def ask(channel: Channel, done: Callable[[Any], object]) -> None:
             channel.basic_qos(prefetch_count=0, callback=done)
 
         self._ask("acknowledging", ask)
@@ -246,7 +267,7 @@ class Conversation:
         self._link.run(close)
         return closed
 
-    def _ask(self, what: str, request: Callable[[Channel, Callable[[Any], None]], None]) -> Any:
+    def _ask(self, what: str, request: Callable[[Channel, Callable[[Any], object]], None]) -> Any:
         if not self.is_open:
             if self._holds:
                 raise BrokerUnavailable(f"{self._link.where}: {what}: the connection was lost; begin again")
@@ -257,17 +278,23 @@ class Conversation:
 
     def _open(self) -> None:
         connection = self._link.await_up(max(0.0, self._deadline - time.monotonic()))
+        if self._only is not None and self._only is not connection:
+            raise BrokerUnavailable(f"{self._link.where}: the connection was lost in between; begin again")
 
-        def open_channel(done: Callable[[Any], None]) -> None:
+        def open_channel(done: Callable[[Any], bool]) -> None:
             self._open_on(connection, done)
 
         self._channel = self._wait("a channel", open_channel)
 
-    def _open_on(self, connection: Connection, done: Callable[[Any], None]) -> None:
-        channel = self._newest = connection.channel(on_open_callback=done)
+    def _open_on(self, connection: Connection, done: Callable[[Channel], bool]) -> None:
+        def opened(channel: Channel) -> None:
+            if not done(channel):
+                channel.close()  # too late, nobody waits for it any more
+
+        channel = self._newest = connection.channel(on_open_callback=opened)
         channel.add_on_close_callback(self._on_closed)
 
-    def _wait(self, what: str, start: Callable[[Callable[[Any], None]], None]) -> Any:
+    def _wait(self, what: str, start: Callable[[Callable[[Any], bool]], None]) -> Any:
         """Start a request on the link's thread and wait for its answer."""
         where = f"{self._link.where}: {what}"
         with self._answered:
@@ -275,8 +302,8 @@ class Conversation:
             serial = self._waiting = self._serial
             self._answer = self._failure = None
 
-        def done(answer: Any) -> None:
-            self._resolve(serial, answer, None)
+        def done(answer: Any) -> bool:
+            return self._resolve(serial, answer, None)
 
         def begin() -> None:
             try:
@@ -307,9 +334,12 @@ class Conversation:
             if serial is not None:
                 self._resolve(serial, None, reason)
 
-    def _resolve(self, serial: int, answer: Any, failure: BaseException | None) -> None:
+    def _resolve(self, serial: int, answer: Any, failure: BaseException | None) -> bool:
+        """Hand an answer over; False = nobody waits for it any more."""
         with self._answered:
-            if self._waiting == serial:
-                self._waiting = None
-                self._answer, self._failure = answer, failure
-                self._answered.notify_all()
+            if self._waiting != serial:
+                return False
+            self._waiting = None
+            self._answer, self._failure = answer, failure
+            self._answered.notify_all()
+            return True

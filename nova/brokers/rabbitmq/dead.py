@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.conversation import Conversation, Got
@@ -22,9 +23,12 @@ from nova.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["RabbitDeadLetters"]
 
+T = TypeVar("T")
+
 BACK_WITHIN = 1.0
 WORN = 10_000
 """Looks after which a letter is replaced by a copy; a hundredth of the queue's limit."""
+MOST_AT_ONCE = 60_000
 QUIET = 0.25
 """Seconds without a letter after which there are no more, though the server had counted them: another reader holds them."""
 
@@ -57,8 +61,9 @@ class RabbitDeadLetters:
         self._lock = f"{queue}_READER"
         self._talk: Conversation | None = None
         self._letters: dict[str, Delivery] = {}
+        self._held = 0
+        """Letters that the channel holds; of those that were only counted nothing else is kept."""
         self._arrived = threading.Condition()
-        self._came: list[Got] = []
 
     def read(self, limit: int, after: str | None = None) -> list[tuple[str, Delivery]]:
         """The oldest letters behind the cursor."""
@@ -81,12 +86,23 @@ class RabbitDeadLetters:
         for place in gone:
             place.settled = True
             del self._letters[mine[place.tag]]
+            self._held -= 1
         return len(gone)
 
     def count(self) -> Counter[str]:
-        """Letters by the topic they were buried from; "" where they do not say."""
-        self.read(1 << 30)
-        return Counter(delivery.headers.get(TARGET, "") for delivery in self._letters.values())
+        """Letters by the topic they were buried from; "" where they do not say. Their bodies are let go as they come."""
+        talk = self._open()
+        talk.extend()
+        counted: Counter[str] = Counter()
+
+        def look(got: Got) -> tuple[str, Delivery | None]:
+            letter = self._letter(got)
+            return letter.headers.get(TARGET, ""), letter if letter.handle.count >= WORN else None
+
+        while found := self._take(talk, MOST_AT_ONCE, look):
+            counted.update([target for target, _ in found])
+            self._letters |= {_cursor(letter.handle.tag): letter for _, letter in found if letter is not None}
+        return counted
 
     def close(self) -> None:
         """Put back what it holds. Idempotent."""
@@ -113,55 +129,62 @@ class RabbitDeadLetters:
             except BaseException:
                 self._end()
                 raise
-        elif self._letters and not self._talk.is_open:
+        elif self._held and not self._talk.is_open:
             self._letters.clear()
+            self._held = 0
             raise BrokerError(f"{self._where}: the connection was lost while dead letters were read; read them again")
         return self._talk
 
     def _end(self) -> None:
         talk, self._talk = self._talk, None
         self._letters.clear()
+        self._held = 0
         self._turn.release()
         if talk is not None:
             talk.close()
 
     def _put_back(self, talk: Conversation) -> None:
         """Return what is held and wait until others can see it: the queue takes a moment."""
-        count = len(self._letters)
-        if count and talk.is_open:
-            ready = _ready(talk, self._queue)
+        if self._held and talk.is_open:
+            ready = talk.ready(self._queue)
             talk.nack_all()
-            talk.until_ready(self._queue, ready + count, BACK_WITHIN)
+            talk.until_ready(self._queue, ready + self._held, BACK_WITHIN)
 
     def _fetch(self, talk: Conversation, count: int) -> bool:
-        """Hold up to so many more; False = there are none."""
-        found = talk.look(self._queue)
-        count = min(count, found[0] if found is not None else 0, 60_000)
+        """Read up to so many more; False = there are none."""
+        letters = self._take(talk, count, self._letter)
+        self._letters |= {_cursor(letter.handle.tag): letter for letter in letters}
+        return bool(letters)
+
+    def _take(self, talk: Conversation, count: int, look: Callable[[Got], T]) -> list[T]:
+        """Hold up to so many more; what `look` makes of each is kept. [] = there are none."""
+        count = min(count, talk.ready(self._queue), MOST_AT_ONCE)
         if count <= 0:
-            return False
-        with self._arrived:
-            self._came = []
-        consumer = talk.consume(self._queue, count, self._on_message)
+            return []
+        came: list[T] = []
+
+        def on_message(got: Got) -> None:
+            seen = look(got)
+            with self._arrived:
+                came.append(seen)
+                self._arrived.notify()
+
+        consumer = talk.consume(self._queue, count, on_message)
         with self._arrived:
             last = time.monotonic()
             known = 0
-            while len(self._came) < count and time.monotonic() - last < QUIET:
+            while len(came) < count and time.monotonic() - last < QUIET:
                 self._arrived.wait(QUIET)
-                if len(self._came) > known:
-                    known, last = len(self._came), time.monotonic()
+                if len(came) > known:
+                    known, last = len(came), time.monotonic()
         talk.cancel(consumer)
-        with self._arrived:
-            came, self._came = self._came, []
-        for got in came:
-            delivery = deliver(self._topic, self._queue, 0, got.tag, got.properties, got.body)
-            delivery.suspect = False
-            self._letters[_cursor(got.tag)] = delivery
-        return bool(came)
+        self._held += len(came)
+        return came
 
-    def _on_message(self, got: Got) -> None:
-        with self._arrived:
-            self._came.append(got)
-            self._arrived.notify()
+    def _letter(self, got: Got) -> Delivery:
+        delivery = deliver(self._topic, self._queue, 0, got.tag, got.properties, got.body)
+        delivery.suspect = False
+        return delivery
 
     def _renew(self, talk: Conversation) -> None:
         worn = [delivery for delivery in self._letters.values() if delivery.handle.count >= WORN]
@@ -171,11 +194,6 @@ class RabbitDeadLetters:
         outcome = self._publisher.send(copies).result(self._timeout + 20)
         talk.ack([delivery.handle.tag for delivery, error in zip(worn, outcome, strict=True) if error is None])
         talk.flush()
-
-
-def _ready(talk: Conversation, queue: str) -> int:
-    found = talk.look(queue)
-    return 0 if found is None else found[0]
 
 
 def _fresh(delivery: Delivery, queue: str) -> Outgoing:

@@ -17,15 +17,17 @@ from nova.brokers.base import Capabilities, Confirmation, DriverContext, Group, 
 from nova.brokers.rabbitmq.chores import Chores
 from nova.brokers.rabbitmq.config import RabbitMQConfig
 from nova.brokers.rabbitmq.dead import RabbitDeadLetters
+from nova.brokers.rabbitmq.feed import Source
 from nova.brokers.rabbitmq.groups import GroupKeeper
 from nova.brokers.rabbitmq.holder import Holder
 from nova.brokers.rabbitmq.link import Link
-from nova.brokers.rabbitmq.messages import as_outgoing
+from nova.brokers.rabbitmq.messages import SENT, Outgoing, as_outgoing, number
 from nova.brokers.rabbitmq.names import Names
-from nova.brokers.rabbitmq.publisher import Item, Publisher
+from nova.brokers.rabbitmq.outbox import Item
+from nova.brokers.rabbitmq.publisher import Publisher
 from nova.brokers.rabbitmq.quarantine import QuarantineSubscription
 from nova.brokers.rabbitmq.registry import Registry
-from nova.brokers.rabbitmq.subscription import RabbitSubscription, Source
+from nova.brokers.rabbitmq.subscription import RabbitSubscription
 from nova.brokers.rabbitmq.topology import Topology
 from nova.errors import BrokerError, BrokerUnavailable, NovaError, PublishError
 
@@ -33,9 +35,6 @@ __all__ = ["RabbitMQDriver"]
 
 MOST_COUNTED = 10_000
 """Dead letters that are read to count them by topic; of more only their number is told."""
-
-MADE_FOR = 5.0
-"""Seconds for which a queue that was made is taken to be there."""
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +158,9 @@ class _Parts:
         self.keeper = GroupKeeper(self.names, self.topology, registry, where)
         self._subscriptions: list[RabbitSubscription | QuarantineSubscription] = []
         self._holder: Holder | None = None
-        self._made: dict[str, float] = {}
+        self._made: dict[str, tuple[float, NovaError | None]] = {}
+        """Places that were missing: when they were last made, and what went wrong with it."""
+        self._removals: dict[str, tuple[float, int]] = {}
         self._turns: dict[str, threading.Lock] = {}
         self._starting = threading.Lock()
         self._closed = threading.Event()
@@ -286,33 +287,59 @@ class _Parts:
     # --- places that are missing
 
     def _repair(self, item: Item) -> None:
-        """A message came back: make the queue it needs, then send it again. On the publishing link's thread."""
-        self._chores.do(lambda: self._make_place(item))
+        """A message came back: make the place it needs, then send it again. On the publishing link's thread."""
+        came_back = time.monotonic()
+        self._chores.do(lambda: self._make_place(item, came_back))
 
-    def _make_place(self, item: Item) -> None:
+    def _make_place(self, item: Item, came_back: float) -> None:
         try:
-            self._make(item)
+            is_wanted = self._make(item[2], came_back)
         except NovaError as exc:
             self.publisher.give_up(item, PublishError(str(exc)))
         except BaseException as exc:
             self.publisher.give_up(item, PublishError(f"{self._where}: {exc!r}"))
             raise
         else:
-            self.publisher.again(item)
+            if is_wanted:
+                self.publisher.again(item)
+            else:
+                self.publisher.drop(item)
 
-    def _make(self, item: Item) -> None:
-        message, names = item[2], self.names
-        made = self._made.get(message.key, 0.0)
-        if message.exchange == "" and time.monotonic() - made < MADE_FOR and message.tries == 1:
-            return  # for a message that came back together with this one
-        found = names.topic_of(message.key) if message.exchange == "" else None
-        if message.topic and message.exchange == "":
+    def _make(self, message: Outgoing, came_back: float) -> bool:
+        """Make what is missing, once for all that came back before it was made; False = the message need not arrive."""
+        address = self.names.topic_of(message.key) if message.exchange == "" and not message.topic else None
+        sent_ms = number(message.headers.get(SENT))
+        if address is not None and sent_ms is not None and sent_ms <= self._removed_at(address[0], came_back):
+            _log.info("%s: a delayed copy of the removed group %r is dropped", self._where, address[0])
+            return False
+        place = message.key if message.exchange == "" else ""
+        made_at, failure = self._made.get(place, (-1.0, None))
+        if made_at < came_back:
+            try:
+                failure = None
+                self._make_missing(message, address)
+            except NovaError as exc:
+                failure = exc
+            if len(self._made) > 1000:
+                self._made.clear()
+            self._made[place] = time.monotonic(), failure
+        if failure is not None:
+            raise failure
+        return True
+
+    def _removed_at(self, group: str, came_back: float) -> int:
+        """As the registry says it after that instant."""
+        read_at, removed_ms = self._removals.get(group, (-1.0, -1))
+        if read_at < came_back:
+            removed_ms = self.keeper.removed_at(group)
+            self._removals = {group: (time.monotonic(), removed_ms)}
+        return removed_ms
+
+    def _make_missing(self, message: Outgoing, address: tuple[str, str] | None) -> None:
+        if address is not None:
+            self.keeper.address(*address)
+        elif message.topic and message.exchange == "":
             self.topology.make_unclaimed(message.topic)
-        elif found is not None:
-            self.keeper.address(*found)
         else:
             self.topology.forget()
             self.topology.ensure()
-        self._made[message.key] = time.monotonic()
-        if len(self._made) > 1000:
-            self._made.clear()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 
 from pika import exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
-from nova.errors import BrokerError, BrokerUnavailable
+from nova.errors import BrokerError
 
 __all__ = ["ACCESS_REFUSED", "NOT_FOUND", "RESOURCE_LOCKED", "Refused", "is_final", "text_of"]
 
@@ -23,6 +24,10 @@ _HINTS = {
     PRECONDITION_FAILED: "something of this name exists with other settings; remove it, or use another prefix or exchange",
     NOT_ALLOWED: "create the vhost and grant this user access to it (rabbitmqctl add_vhost, set_permissions)",
 }
+
+
+_ALERT = re.compile(r"\[SSL: ([A-Z0-9_]+)\]")
+"""The reason in the text of an `ssl.SSLError`, which is all that pika leaves of it there."""
 
 
 class Refused(BrokerError):
@@ -42,11 +47,6 @@ def refused(where: str, exc: exceptions.ChannelClosed) -> Refused:
     return Refused(exc.reply_code, f"{where}: {_with_hint(exc.reply_code, exc.reply_text)}")
 
 
-def unavailable(where: str, exc: BaseException) -> BrokerUnavailable:
-    """There is no connection."""
-    return BrokerUnavailable(f"{where}: {text_of(exc)}")
-
-
 def is_final(exc: BaseException) -> bool:
     """Whether waiting does not help: the server knows us and does not want us."""
     cause = _root(exc)
@@ -62,8 +62,8 @@ def is_final(exc: BaseException) -> bool:
     )
 
 
-def text_of(exc: BaseException) -> str:
-    """What happened, and the way out if there is a known one."""
+def text_of(exc: BaseException, *, tls: bool = False) -> str:
+    """What happened, and the way out if there is a known one; `tls` says that the connection was to be a TLS one."""
     cause = _root(exc)
     if isinstance(cause, exceptions.AuthenticationError | exceptions.ProbableAuthenticationError):
         return "the server refuses user or password; check the URL (guest is only let in from the server's own machine)"
@@ -75,6 +75,12 @@ def text_of(exc: BaseException) -> str:
         return _with_hint(cause.reply_code, cause.reply_text)
     if isinstance(cause, exceptions.ProbableAccessDeniedError):
         return f"the server refuses the vhost; {_HINTS[NOT_ALLOWED]}"
+    if isinstance(cause, exceptions.IncompatibleProtocolError) and tls:
+        # TLS 1.3: a client that shows no certificate, or a wrong one, hears of it after its handshake, if the server's last
+        # words are not lost with the connection.
+        alert = _ALERT.search(str(cause))
+        why = alert[1].lower().replace("_", " ") if alert else "the server ended the connection after the handshake"
+        return f"TLS failed: {why}; it may ask for a certificate: check cert_file, and that it speaks AMQP 0-9-1 there"
     if isinstance(cause, exceptions.IncompatibleProtocolError):
         return "what listens there does not speak AMQP 0-9-1, or asks for TLS; check port and amqp:// or amqps://"
     if isinstance(cause, ssl.SSLError):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from nova import clock
 from nova.brokers.base import Group, TopicDepth
 from nova.brokers.rabbitmq.conversation import Conversation
+from nova.brokers.rabbitmq.feed import Source
 from nova.brokers.rabbitmq.names import Names
 from nova.brokers.rabbitmq.registry import Book, Registry
-from nova.brokers.rabbitmq.subscription import Source
 from nova.brokers.rabbitmq.topology import Topology
 from nova.errors import BrokerError
 
@@ -70,6 +70,10 @@ class GroupKeeper:
         self._registry.change(keep)
         self._topology.make_queue(group, topic)
 
+    def removed_at(self, group: str) -> int:
+        """When a group was removed that has not come back since (epoch ms); -1 = it was not."""
+        return self._registry.read().removed.get(group, -1)
+
     def depth(self, topics: Sequence[str], group: str) -> dict[str, TopicDepth]:
         """Ready messages of each topic; AMQP tells neither what is lent nor what is delayed."""
         names = self._names
@@ -77,9 +81,9 @@ class GroupKeeper:
         with self._topology.talk() as talk:
             unclaimed: dict[str, int] = {}
             for topic in topics:
-                ready = _ready(talk, names.queue(group, topic))
+                ready = talk.ready(names.queue(group, topic))
                 found[topic] = TopicDepth(ready, None, None)
-                left = _ready(talk, names.unclaimed(topic))
+                left = talk.ready(names.unclaimed(topic))
                 if left:
                     unclaimed[topic] = left
         if unclaimed:
@@ -135,14 +139,9 @@ class GroupKeeper:
             if topic in book.groups.get(group, ()):
                 reads.append(topic)
                 if book.readers(topic)[0] == group:
-                    waiting += _ready(talk, names.unclaimed(topic))
+                    waiting += talk.ready(names.unclaimed(topic))
         return Group(group, tuple(reads), waiting, active)
 
     def _exists(self, queue: str) -> bool:
         with self._topology.talk() as talk:
             return talk.look(queue) is not None
-
-
-def _ready(talk: Conversation, queue: str) -> int:
-    found = talk.look(queue)
-    return 0 if found is None else found[0]

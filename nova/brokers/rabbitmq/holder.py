@@ -6,19 +6,17 @@ copy is confirmed, so a crash repeats at most what was on its way and loses noth
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 
-from pika import spec
-
 from nova import clock
 from nova.brokers.base import Confirmation
+from nova.brokers.due import DueQueue
 from nova.brokers.rabbitmq import delay_levels as delays
 from nova.brokers.rabbitmq.channel import ConsumerChannel
+from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import DUE, Outgoing, number, released, texts_of
 from nova.brokers.rabbitmq.names import Names
@@ -28,9 +26,6 @@ from nova.errors import PublishError
 __all__ = ["Holder"]
 
 PREFETCH = 2000
-MOST_AT_ONCE = 1000
-RETRY_AFTER_MS = 1000
-IDLE = 0.5
 LATE = 60.0
 """Seconds by which the levels may be late before that is said: a level that hangs holds up all behind it."""
 SAID_FOR = 60.0
@@ -73,13 +68,10 @@ class Holder:
         self._failing: str | None = None
         self._since_ms = clock.now_ms()
         self._late: tuple[float, str] | None = None
-        self._heap: list[tuple[int, int, _Held]] = []
-        self._serials = itertools.count()
-        self._changed = threading.Condition()
         self._closing = threading.Event()
-        self._channel = ConsumerChannel(link, self, [names.near], PREFETCH, prepare)
-        self._thread = threading.Thread(target=self._run, name="nova-rabbitmq-delays", daemon=True)
-        self._thread.start()
+        self._due: DueQueue[_Held] = DueQueue("nova-rabbitmq-delays", self._move, self._is_held)
+        self._channel = ConsumerChannel(link, self, names.near, PREFETCH, prepare)
+        self._due.start()
 
     @property
     def trouble(self) -> str | None:
@@ -93,16 +85,14 @@ class Holder:
         if self._closing.is_set():
             return
         self._closing.set()
-        with self._changed:
-            self._changed.notify_all()
-        self._thread.join(timeout)
+        self._due.close(timeout)
         closed = threading.Event()
         self._link.run(lambda: self._channel.close(closed.set))
         closed.wait(timeout)
 
     # --- the receiver, on the link's thread
 
-    def bring(self, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+    def bring(self, queue: str, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """Into the heap, by the instant it is due."""
         del queue
         headers = texts_of(properties.headers or {})
@@ -114,43 +104,18 @@ class Holder:
             seconds = (clock.now_ms() - due_ms) / 1000
             text = f"delayed tasks leave the server's delay levels {seconds:.0f} s late; look at the queues nova_delay_v1_…"
             self._late = time.monotonic(), f"{self._link.where}: {text}"
-        held = _Held(epoch, tag, headers, properties.message_id or "", body)
-        with self._changed:
-            heapq.heappush(self._heap, (at_ms, next(self._serials), held))
-            if self._heap[0][2] is held:
-                self._changed.notify()
+        self._due.put([(at_ms, _Held(epoch, tag, headers, properties.message_id or "", body))])
 
     def lost(self) -> None:
         """The server brings them again."""
-        with self._changed:
-            self._heap.clear()
+        self._due.clear()
         self._since_ms = clock.now_ms()
 
     # --- the holder's thread
 
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            due: list[_Held] = []
-            try:
-                due = self._wait_for_due()
-                if due:
-                    self._move(due)
-            except Exception:  # noqa: BLE001 - a thread's top: without it no delay would ever end
-                _log.exception("sending delayed tasks on failed, trying again")
-                self._again(due)
-                self._closing.wait(IDLE)
-
-    def _wait_for_due(self) -> list[_Held]:
-        with self._changed:
-            heap = self._heap
-            wait = (heap[0][0] - clock.now_ms()) / 1000 if heap else IDLE
-            if wait > 0:
-                self._changed.wait(min(wait, IDLE))
-            now_ms = clock.now_ms()
-            due: list[_Held] = []
-            while heap and heap[0][0] <= now_ms and len(due) < MOST_AT_ONCE:
-                due.append(heapq.heappop(heap)[2])
-        return due
+    def _is_held(self, held: _Held) -> bool:
+        """Or the server has taken it back."""
+        return held.epoch == self._channel.epoch
 
     def _move(self, due: Sequence[_Held]) -> None:
         now_ms = clock.now_ms()
@@ -172,18 +137,8 @@ class Holder:
             self._link.run(lambda: self._done(arrived))
         if failed:
             _log.warning("%d delayed tasks could not be sent on, trying again: %s", len(failed), failed[0][1])
-            self._again([held for held, _ in failed])
+            self._due.again([held for held, _ in failed])
 
     def _done(self, arrived: Sequence[_Held]) -> None:
         epoch = self._channel.epoch
         self._channel.ack([held.tag for held in arrived if held.epoch == epoch])
-
-    def _again(self, moving: Sequence[_Held]) -> None:
-        """Try these once more, a little later; unless the server has taken them back meanwhile."""
-        again_ms = clock.now_ms() + RETRY_AFTER_MS
-        with self._changed:
-            epoch = self._channel.epoch
-            for held in moving:
-                if held.epoch == epoch:
-                    heapq.heappush(self._heap, (again_ms, next(self._serials), held))
-            self._changed.notify()

@@ -6,32 +6,37 @@ reads, the copy is taken from there at once, and then the first delivery is acke
 lies in the private queue goes back to the group's queue after five seconds, unless somebody holds it: when the process dies
 the server takes its copies back, finds them over their time, and another worker has them at once.
 
-All on the link's thread.
+All on the link's thread, but for `LongTasks.covers` and `LongTasks.close`.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pika import spec
-
 from nova.brokers.base import Confirmation, Delivery
 from nova.brokers.rabbitmq.channel import ConsumerChannel
+from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import COUNT, Outgoing, Place, texts_of
 from nova.errors import PublishError
 
-__all__ = ["Leases", "lease_arguments"]
+__all__ = ["LongTasks", "MakeLease", "lease_arguments"]
 
 TIME_TO_LIVE_MS = 5000
 GONE_AFTER_MS = 3_600_000
 PREFETCH = 60_000
 TOKEN = "nova-x-lease"
+ON_THEIR_WAY = 0.02
+"""Seconds between looks at whether the copies that are on their way have come."""
+
+MakeLease = Callable[[str, str, Callable[[str | None], None]], None]
+"""Makes a private queue, given its name and the queue its messages go back to; calls back when that is done."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +55,83 @@ def lease_arguments(home: str) -> Mapping[str, Any]:
     }
 
 
-class Leases:
+class LongTasks:
+    """The long tasks of a subscription.
+
+    Args:
+        make: makes a private queue, on another thread.
+        covered: told a delivery whose copy is held now, so that the first one can be acked.
+        lost: told a delivery whose copy is held no more.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        publish: Callable[[Sequence[Outgoing]], Confirmation],
+        make: MakeLease,
+        covered: Callable[[Delivery], None],
+        lost: Callable[[Delivery], None],
+    ) -> None:
+        self._link = link
+        self._publish = publish
+        self._make = make
+        self._on_covered = covered
+        self._on_lost = lost
+        self._by_home: dict[str, _Leases] = {}
+        self._covered: dict[Delivery, _Leases] = {}
+
+    def __len__(self) -> int:
+        """How many are covered."""
+        return len(self._covered)
+
+    def covers(self, delivery: Delivery) -> bool:
+        """Whether a copy stands for it."""
+        return delivery in self._covered
+
+    def keep(self, delivery: Delivery, home: str, age: float, after: float) -> None:
+        """Let a copy stand for it if it is that old, and a new one if the copy is; `home` is where a copy goes back to."""
+        leases = self._by_home.get(home)
+        if leases is None:
+            leases = self._by_home[home] = _Leases(
+                self._link,
+                self._publish,
+                home,
+                lambda queue, done: self._make(queue, home, done),
+                self._cover,
+                self._lose,
+            )
+        if leases.is_due(delivery, age, after):
+            leases.cover(delivery)
+
+    def settle(self, delivery: Delivery) -> None:
+        """It is done or given back: its copy is not needed any more."""
+        leases = self._covered.pop(delivery, None)
+        if leases is not None:
+            leases.settle(delivery)
+
+    def give_up(self, delivery: Delivery) -> None:
+        """Let its copy go back as it is; counted."""
+        leases = self._covered.pop(delivery, None)
+        if leases is not None:
+            leases.give_up(delivery)
+
+    def close(self, deadline: float) -> None:
+        """Let go of all; copies that are held go back. Any other thread; waits."""
+        for leases in list(self._by_home.values()):
+            done = threading.Event()
+            self._link.run(lambda leases=leases, done=done: leases.close(done.set))  # type: ignore[misc]
+            done.wait(max(0.1, deadline - time.monotonic()))
+
+    def _cover(self, leases: _Leases, delivery: Delivery) -> None:
+        self._covered[delivery] = leases
+        self._on_covered(delivery)
+
+    def _lose(self, delivery: Delivery) -> None:
+        self._covered.pop(delivery, None)
+        self._on_lost(delivery)
+
+
+class _Leases:
     """The long tasks of one group's queue.
 
     Args:
@@ -66,7 +147,7 @@ class Leases:
         publish: Callable[[Sequence[Outgoing]], Confirmation],
         home: str,
         make: Callable[[str, Callable[[str | None], None]], None],
-        covered: Callable[[Delivery], None],
+        covered: Callable[[_Leases, Delivery], None],
         lost: Callable[[Delivery], None],
     ) -> None:
         self._link = link
@@ -84,10 +165,7 @@ class Leases:
         self._since: dict[Delivery, float] = {}
         self._channel: ConsumerChannel | None = None
         self._making = False
-
-    def covers(self, delivery: Delivery) -> bool:
-        """Whether a copy stands for it."""
-        return delivery in self._held
+        self._closed = False
 
     def is_due(self, delivery: Delivery, age: float, after: float) -> bool:
         """Whether it needs a copy, or a new one."""
@@ -98,6 +176,8 @@ class Leases:
     def cover(self, delivery: Delivery) -> None:
         """Let a copy stand for it, soon; asked again if it does not come."""
         channel = self._channel
+        if self._closed:
+            return
         if channel is None:
             self._open()
         elif channel.is_open and channel.trouble is None and channel.in_force:
@@ -109,26 +189,34 @@ class Leases:
             )
             self._link.later(TIME_TO_LIVE_MS / 1000, lambda: self._give_up(token))
 
-    def settle(self, delivery: Delivery) -> bool:
-        """It is done or given back: ack its copy; False = none stands for it."""
-        tag = self._held.pop(delivery, None)
+    def settle(self, delivery: Delivery) -> None:
+        """Ack its copy."""
         self._since.pop(delivery, None)
-        if tag is None:
-            return False
-        if self._channel is not None:
+        tag = self._held.pop(delivery, None)
+        if tag is not None and self._channel is not None:
             self._channel.ack([tag])
-        return True
+
+    def give_up(self, delivery: Delivery) -> None:
+        """Return its copy: its time is over, so it goes on to the group's queue at once."""
+        self._since.pop(delivery, None)
+        tag = self._held.pop(delivery, None)
+        if tag is not None and self._channel is not None:
+            self._channel.give_up([tag])
 
     def close(self, done: Callable[[], None]) -> None:
-        """Let go: copies that are held go back to the group's queue."""
-        if self._channel is None:
+        """Let go, once the copies on their way have come: one that nobody takes would run a task again that is done."""
+        self._closed = True
+        channel = self._channel
+        if channel is None:
             done()
+        elif self._asked and channel.is_open:
+            self._link.later(ON_THEIR_WAY, lambda: self.close(done))
         else:
-            self._channel.close(done)
+            channel.close(done)
 
     # --- the receiver
 
-    def bring(self, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+    def bring(self, queue: str, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """A copy came: it stands for its task from now on."""
         del queue
         channel = self._channel
@@ -152,7 +240,7 @@ class Leases:
         if before is not None:
             channel.ack([before])
         else:
-            self._covered(delivery)
+            self._covered(self, delivery)
 
     def lost(self) -> None:
         """The server gives the tasks to others."""
@@ -175,9 +263,8 @@ class Leases:
             self._making = False
             if error is not None:
                 _log.warning("%s; long tasks may be given to others, trying again", error)
-            elif self._channel is None:
-                prepare = self._prepare
-                self._channel = ConsumerChannel(self._link, self, [self._queue], PREFETCH, prepare)
+            elif self._channel is None and not self._closed:
+                self._channel = ConsumerChannel(self._link, self, self._queue, PREFETCH, self._prepare)
 
         self._prepare(lambda error: self._link.run(lambda: made(error)))
 
@@ -194,7 +281,7 @@ class Leases:
             self._give_up(token)
             _log.warning("a long task cannot be kept from the server's timeout, trying again: %s", error)
 
-    def _send_home(self, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
+    def _send_home(self, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """A copy from before the connection was lost, whose time was not over yet: nothing else stands for its task."""
         headers = {name: text for name, text in texts_of(properties.headers or {}).items() if name != TOKEN}
         home = Outgoing("", self._home, body, headers, properties.message_id or "")

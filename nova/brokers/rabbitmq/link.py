@@ -19,6 +19,7 @@ from pika.connection import Connection
 
 from nova.brokers.rabbitmq.config import Node, RabbitMQConfig
 from nova.brokers.rabbitmq.failures import is_final, text_of
+from nova.brokers.rabbitmq.incoming import DeliveryReader
 from nova.errors import BrokerUnavailable, ConfigError
 
 __all__ = ["Link", "LinkUser", "connection_parameters"]
@@ -27,6 +28,7 @@ WAIT_FIRST = 0.2
 WAIT_MOST = 5.0
 CONNECT_WITHIN = 5.0
 HANDSHAKE_WITHIN = 10.0
+CUT_WITHIN = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -52,11 +54,13 @@ class Link:
 
     Attributes:
         connection: the open one, or None.
+        reader: of that connection; the link's thread alone.
         trouble: why there is none, or None.
     """
 
     def __init__(self, config: RabbitMQConfig, where: str, role: str) -> None:
         self.connection: Connection | None = None
+        self.reader: DeliveryReader | None = None
         self.trouble: str | None = f"{where}: not connected yet"
         self.where = where
         self._config = config
@@ -98,11 +102,6 @@ class Link:
         """Do this later; only on the link's thread."""
         self._loop.call_later(seconds, action)
 
-    @property
-    def is_mine(self) -> bool:
-        """Whether this is the link's thread."""
-        return threading.current_thread() is self._thread
-
     def await_up(self, timeout: float, *, patient: bool = True) -> Connection:
         """The connection, once there is one.
 
@@ -125,7 +124,10 @@ class Link:
         """Close the connection and end the thread. Idempotent."""
         if not self._ended.is_set():
             self.run(self._close)
-            self._ended.wait(timeout)
+            if not self._ended.wait(timeout):
+                # One that stays open holds what it was sent until the server misses its heartbeats.
+                self.run(lambda: self._abandon("the server does not answer to the end of the connection"))
+                self._ended.wait(CUT_WITHIN)
             self._loop.add_callback_threadsafe(self._loop.stop)
             self._thread.join(1.0)
 
@@ -159,6 +161,7 @@ class Link:
 
     def _on_open(self, connection: Connection) -> None:
         self._wait = WAIT_FIRST
+        self.reader = DeliveryReader(connection)
         with self._changed:
             self.connection = connection
             self.trouble = None
@@ -178,7 +181,7 @@ class Link:
 
     def _lost(self, exc: BaseException) -> None:
         was_up = self.connection is not None
-        reason = f"{self.where}: {text_of(exc)}"
+        reason = f"{self.where}: {text_of(exc, tls=self._config.address.tls)}"
         self._opening = None
         with self._changed:
             self.connection = None

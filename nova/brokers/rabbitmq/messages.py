@@ -1,7 +1,7 @@
 """Between a message of the seam and one of AMQP. Pure.
 
 Headers that no consumer sees: `nova-x-due` when a delayed message is due, `nova-x-target` the topic it goes to, `nova-x-for`
-the group it is addressed to, `nova-x-sent` when a delayed one for all was published, `nova-x-key` its key. `nova-x-count`
+the group it is addressed to, `nova-x-sent` when a delayed one was published, `nova-x-key` its key. `nova-x-count`
 counts hand-outs without a clean end of the copies before this one.
 """
 
@@ -15,6 +15,7 @@ from pika import spec
 
 from nova.brokers.base import Delivery, Message
 from nova.brokers.rabbitmq.delay_levels import pick
+from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.names import Names
 from nova.envelope import GROUP, Headers
 
@@ -81,6 +82,7 @@ class Place(msgspec.Struct, gc=False):
         count: hand-outs without a clean end, before this one.
         headers: as they came, the driver's own included.
         settled: acked or given back.
+        came: when, on the monotonic clock; the server waits for the ack from then on.
     """
 
     epoch: int
@@ -90,6 +92,7 @@ class Place(msgspec.Struct, gc=False):
     headers: Headers
     id: str
     settled: bool = False
+    came: float = 0.0
 
 
 def as_outgoing(message: Message, names: Names, now_ms: int, guard_ms: int) -> Outgoing:
@@ -99,11 +102,9 @@ def as_outgoing(message: Message, names: Names, now_ms: int, guard_ms: int) -> O
         headers = {**headers, GROUP: group}
     due_ms = message.due_ms
     if due_ms is not None and due_ms > now_ms:
-        own = {**headers, DUE: str(due_ms), TARGET: message.topic}
+        own = {**headers, DUE: str(due_ms), TARGET: message.topic, SENT: str(now_ms)}
         if group is not None:
             own[FOR] = group
-        else:
-            own[SENT] = str(now_ms)
         return _delayed(names, message.body, own, message.id, due_ms - now_ms, guard_ms)
     if group is not None:
         return Outgoing("", names.queue(group, message.topic), message.body, headers, message.id)
@@ -133,7 +134,9 @@ def copy_back(delivery: Delivery, queue: str) -> Outgoing:
     return Outgoing("", queue, delivery.body, headers, place.id)
 
 
-def deliver(topic: str, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> Delivery:
+def deliver(
+    topic: str, queue: str, epoch: int, tag: int, properties: Properties | spec.BasicProperties, body: bytes
+) -> Delivery:
     """A delivery of what the server brought."""
     found = properties.headers or {}
     headers = texts_of(found)

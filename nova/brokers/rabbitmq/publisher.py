@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from pika import exceptions, spec
@@ -23,6 +22,10 @@ from nova.brokers.rabbitmq.failures import NOT_FOUND, text_of
 from nova.brokers.rabbitmq.frames import publish_frames
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import Outgoing
+from nova.brokers.rabbitmq.outbox import Item, Outbox
+from nova.brokers.rabbitmq.probe import Probe
+from nova.brokers.rabbitmq.silent import SilentPlaces
+from nova.brokers.rabbitmq.writing import write
 from nova.envelope import CODEC
 from nova.errors import PublishError, QueueFull, Unroutable
 
@@ -31,43 +34,14 @@ __all__ = ["Publisher"]
 WINDOW = 2000
 CHUNK = 1 << 16
 """Bytes written at once, about."""
-MOST_WAITING = 200_000
-MOST_WAITING_BYTES = 256 << 20
 LOOK_EVERY = 0.1
 MOST_TRIES = 4
+SILENT_AFTER = 0.75
+"""Of the time that a message has: what is left must do for the others on another connection."""
 NACKED_AGAIN = 0.05
 """Seconds after which a message that the server could not store is sent again."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Pending:
-    """The messages of one call. Only the link's thread changes it once it was handed over."""
-
-    __slots__ = ("future", "left", "messages", "outcome", "places", "since", "size")
-
-    def __init__(self, messages: Sequence[Outgoing]) -> None:
-        self.future: Confirmation = Future()
-        self.future.set_running_or_notify_cancel()
-        self.messages = messages
-        self.outcome: list[PublishError | None] = [None] * len(messages)
-        self.left = len(messages)
-        self.since = time.monotonic()
-        self.size = sum([len(message.body) for message in messages])
-
-    def settle(self, index: int, error: PublishError | None) -> None:
-        message = self.messages[index]
-        if not message.done:
-            message.done = True
-            self.outcome[index] = error
-            self.left -= 1
-
-    def refuse(self, error: PublishError) -> None:
-        self.outcome = [error] * len(self.messages)
-        self.future.set_result(self.outcome)
-
-
-Item = tuple[_Pending, int, Outgoing]
 
 
 class Publisher:
@@ -94,20 +68,17 @@ class Publisher:
         self._blocked_timeout = blocked_timeout
         self._unclaimed = unclaimed
         self._repair = repair
-        self._handing_over = threading.Lock()
-        self._inbox: deque[_Pending] = deque()
-        self._woken = False
-        self._waiting = 0
-        self._waiting_bytes = 0
-        self._closed = False
+        self._outbox = Outbox(link.where)
         # The rest belongs to the link's thread.
         self._channel: Channel | None = None
-        self._open: deque[_Pending] = deque()
         self._ready: deque[Item] = deque()
         self._unconfirmed: dict[int, Item] = {}
         self._next_tag = 1
         self._window = WINDOW
         self._careful = 0
+        """Messages that go one by one, before the window is opened again."""
+        self._silent: SilentPlaces[Item] = SilentPlaces(SILENT_AFTER * confirm_timeout)
+        self._confirms = 0
         self._blocked: str | None = None
         self._blocked_since = 0.0
         self._trouble: str | None = None
@@ -115,29 +86,10 @@ class Publisher:
 
     def send(self, messages: Sequence[Outgoing]) -> Confirmation:
         """Hand over and return; the future has one entry per message. Any thread."""
-        pending = _Pending(messages)
-        if not messages:
-            pending.refuse(PublishError(""))
-            return pending.future
-        woken = True
-        with self._handing_over:
-            if self._closed:
-                error: PublishError | None = PublishError(f"{self._link.where}: the driver is closed")
-            elif self._waiting and (
-                self._waiting + len(messages) > MOST_WAITING or self._waiting_bytes + pending.size > MOST_WAITING_BYTES
-            ):
-                error = QueueFull(f"{self._link.where}: {self._waiting} tasks wait to be sent; enqueue slower")
-            else:
-                error = None
-                self._waiting += len(messages)
-                self._waiting_bytes += pending.size
-                self._inbox.append(pending)
-                woken, self._woken = self._woken, True
-        if error is not None:
-            pending.refuse(error)
-        elif not woken:
+        future, is_first = self._outbox.add(messages)
+        if is_first:
             self._link.run(self._pump)
-        return pending.future
+        return future
 
     def again(self, item: Item) -> None:
         """Send a message whose place was made. Any thread."""
@@ -145,16 +97,18 @@ class Publisher:
 
     def give_up(self, item: Item, error: PublishError) -> None:
         """The place of a message cannot be made. Any thread."""
-        self._link.run(lambda: self._settle(item, error))
+        self._link.run(lambda: self._outbox.settle(item, error))
+
+    def drop(self, item: Item) -> None:
+        """A message need not arrive any more: it counts as stored. Any thread."""
+        self._link.run(lambda: self._outbox.settle(item, None))
 
     def close(self, timeout: float) -> None:
         """Wait for confirmations, then give up what has none. Idempotent."""
-        with self._handing_over:
-            if self._closed:
-                return
-            self._closed = True
+        if not self._outbox.close():
+            return
         deadline = time.monotonic() + timeout
-        while self._waiting and time.monotonic() < deadline:
+        while len(self._outbox) and time.monotonic() < deadline:
             time.sleep(0.005)
         ended = threading.Event()
 
@@ -194,6 +148,8 @@ class Publisher:
         channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready(channel))
 
     def _on_ready(self, channel: Channel) -> None:
+        assert self._link.reader is not None
+        self._link.reader.confirmed = {channel.channel_number: self._on_confirmed}
         self._next_tag = 1
         self._channel = channel
         self._trouble = None
@@ -206,7 +162,7 @@ class Publisher:
             self._on_refused(reason)
         self._forget_channel()
         connection = self._link.connection
-        if connection is not None and connection.is_open and not self._closed:
+        if connection is not None and connection.is_open and not self._outbox.is_closed:
             self._open_channel(connection)
 
     def _on_refused(self, reason: exceptions.ChannelClosedByBroker) -> None:
@@ -214,12 +170,14 @@ class Publisher:
         text = f"{self._link.where}: {text_of(reason)}"
         items = list(self._unconfirmed.values())
         if reason.reply_code == NOT_FOUND:
-            self._unconfirmed.clear()
+            # An exchange: to a queue that is missing nothing is refused, it comes back.
+            self._unconfirmed = {tag: item for tag, item in self._unconfirmed.items() if not item[2].exchange}
             for item in items:
-                self._have_made(item)
+                if item[2].exchange:
+                    self._have_made(item)
         elif len(items) == 1:
             self._unconfirmed.clear()
-            self._settle(items[0], PublishError(text))
+            self._outbox.settle(items[0], PublishError(text))
         else:
             _log.warning("%s; sending %d messages again, one by one", text, len(items))
             self._window, self._careful = 1, len(items)
@@ -228,34 +186,32 @@ class Publisher:
         self._channel = None
         self._ready.extendleft(reversed(self._unconfirmed.values()))
         self._unconfirmed.clear()
+        self._silent.start_over()
 
     def _pump(self) -> None:
         """Send what there is room for."""
-        self._woken = False
-        inbox, ready = self._inbox, self._ready
-        while inbox:
-            pending = inbox.popleft()
-            self._open.append(pending)
-            ready.extend([(pending, index, message) for index, message in enumerate(pending.messages)])
+        self._outbox.is_told = False
+        ready = self._ready
+        ready.extend(self._outbox.take_new())
         channel = self._channel
         if channel is None or not channel.is_open or self._blocked is not None:
             return
         unconfirmed = self._unconfirmed
-        now = int(time.time())
+        if not (self._careful or unconfirmed):
+            self._window = WINDOW
+        silent = self._silent if len(self._silent) else None
         chunk: list[bytes] = []
         size = 0
         while ready and size < CHUNK and len(unconfirmed) < self._window:
             item = ready.popleft()
             message = item[2]
-            if message.done:
+            if self._careful:
+                self._careful -= 1
+            if message.done or (silent is not None and silent.hold(item)):
                 continue
             tag = self._next_tag
-            try:
-                frames = self._frames(channel, message, tag, now)
-            except (
-                ValueError
-            ) as exc:  # a name that is too long, or text that UTF-8 cannot hold: this message's own fault
-                self._settle(item, PublishError(f"{self._link.where}: not sent: {exc}"))
+            frames = self._build(channel, item, tag)
+            if frames is None:
                 continue
             message.sent, message.returned = True, False
             unconfirmed[tag] = item
@@ -263,13 +219,20 @@ class Publisher:
             chunk.append(frames)
             size += len(frames)
         if chunk:
-            connection: Any = channel.connection
-            connection._output_marshaled_frames([b"".join(chunk)])
-        if size >= CHUNK and not self._woken:
-            self._woken = True
+            write(channel.connection, b"".join(chunk))
+        if size >= CHUNK and not self._outbox.is_told:
+            self._outbox.is_told = True
             self._link.run(self._pump)  # so that the server works on this while the next ones are written
 
-    def _frames(self, channel: Channel, message: Outgoing, tag: int, now: int) -> bytes:
+    def _build(self, channel: Channel, item: Item, tag: int) -> bytes | None:
+        """The frames of a message; None = it cannot be sent, which is settled."""
+        try:
+            return self._frames(channel, item[2], tag)
+        except ValueError as exc:  # a name that is too long, or text that UTF-8 cannot hold: this message's own fault
+            self._outbox.settle(item, PublishError(f"{self._link.where}: not sent: {exc}"))
+            return None
+
+    def _frames(self, channel: Channel, message: Outgoing, tag: int) -> bytes:
         """The correlation id tells which message it was, if the server has no place for it."""
         connection: Any = channel.connection
         is_json = message.headers.get(CODEC) in (None, "json", "orjson")
@@ -283,7 +246,7 @@ class Publisher:
             content_type="application/json" if is_json else "application/octet-stream",
             correlation_id=str(tag),
             message_id=message.id,
-            timestamp=now,
+            timestamp=int(time.time()),
         )
 
     def _on_return(
@@ -297,21 +260,26 @@ class Publisher:
             item[2].returned = True
 
     def _on_confirm(self, frame: Any) -> None:
+        """What pika reads itself, at the beginning of a connection."""
         method = frame.method
-        tag: int = method.delivery_tag
+        self._on_confirmed(method.delivery_tag, method.multiple, isinstance(method, spec.Basic.Ack))
+
+    def _on_confirmed(self, tag: int, multiple: bool, is_ack: bool) -> None:
         unconfirmed = self._unconfirmed
         tags = [tag]
-        if method.multiple:
+        if multiple:
             tags = []
             for known in unconfirmed:
                 if known > tag:
                     break
                 tags.append(known)
-        is_ack = isinstance(method, spec.Basic.Ack)
+        self._confirms += 1
         for known in tags:
             item = unconfirmed.pop(known, None)
             if item is None:
                 continue
+            if is_ack and len(self._silent):
+                self._ready.extend(self._silent.confirmed(item))
             if not is_ack:
                 # A quorum queue does so for a moment after it was made, and while it looks for a leader.
                 self._link.later(NACKED_AGAIN, lambda item=item: self._put_back(item))  # type: ignore[misc]
@@ -319,11 +287,7 @@ class Publisher:
                 item[2].sent = False  # the server surely has not kept it
                 self._make_place(item)
             else:
-                self._settle(item, None)
-        if self._careful:
-            self._careful -= len(tags)
-            if self._careful <= 0:
-                self._window, self._careful = WINDOW, 0
+                self._outbox.settle(item, None)
         if self._ready:
             self._pump()
 
@@ -343,27 +307,13 @@ class Publisher:
             return
         if message.tries > MOST_TRIES:
             text = f"{self._link.where}: exchange {message.exchange!r} has no place for {message.key!r}"
-            self._settle(item, Unroutable(text))
+            self._outbox.settle(item, Unroutable(text))
         else:
             self._repair(item)
 
     def _put_back(self, item: Item) -> None:
         self._ready.append(item)
         self._pump()
-
-    def _settle(self, item: Item, error: PublishError | None) -> None:
-        pending, index, _ = item
-        pending.settle(index, error)
-        if pending.left == 0 and not pending.future.done():
-            self._finish(pending)
-
-    def _finish(self, pending: _Pending) -> None:
-        with self._handing_over:
-            self._waiting -= len(pending.messages)
-            self._waiting_bytes -= pending.size
-        while self._open and self._open[0].left == 0:
-            self._open.popleft()
-        pending.future.set_result(pending.outcome)
 
     def _on_blocked(self, connection: Connection, frame: Any) -> None:
         del connection
@@ -374,6 +324,7 @@ class Publisher:
     def _on_unblocked(self, connection: Connection, frame: Any) -> None:
         del connection, frame
         self._blocked = None
+        self._silent.start_over()  # it has its time from now on
         _log.info("%s: the server takes tasks again", self._link.where)
         self._pump()
 
@@ -387,27 +338,46 @@ class Publisher:
             reason = self._trouble or self._link.trouble
             text = reason.removeprefix(f"{self._link.where}: ") if reason else "no confirmation"
             self._expire(now - self._confirm_timeout, f"{text} (waited {self._confirm_timeout:g} s)")
+            if self._channel is not None and self._blocked is None:
+                self._look_for_silent(self._channel.connection, now)
         finally:
             self._link.later(LOOK_EVERY, self._look)
 
+    def _look_for_silent(self, connection: Connection, now: float) -> None:
+        found = self._silent.look(self._unconfirmed, self._confirms, now)
+        if found is not None:
+            place, nothing = found
+            _log.warning("%s: %r confirms nothing; what is sent there is held back", self._link.where, place)
+        else:
+            given_up = sum(item[2].done for item in self._unconfirmed.values())
+            nothing = given_up > self._window // 2
+        if nothing:
+            self._forget_channel()
+            self._link.reset("nothing is confirmed any more")
+        elif connection.is_open:
+            for item in self._silent.to_try():
+                self._try(connection, item)
+
+    def _try(self, connection: Connection, item: Item) -> None:
+        """See whether a silent place takes one message."""
+
+        def frames(channel: Channel) -> bytes:
+            item[2].sent = True
+            return self._build(channel, item, 1) or b""
+
+        def ended(is_back: bool, is_stored: bool) -> None:
+            if is_stored:
+                self._outbox.settle(item, None)
+            self._ready.extend(self._silent.tried(item, is_back=is_back))
+            if is_back and not is_stored:
+                item[2].sent = False
+                self._make_place(item)
+            self._pump()
+
+        Probe(connection, frames, ended)
+
     def _expire(self, before: float, why: str) -> None:
-        """End what was handed over before an instant: unknown if it was sent, failed if it was not."""
-        while self._open and self._open[0].left == 0:
-            self._open.popleft()
-        oldest = self._open or self._inbox
-        if not oldest or oldest[0].since > before:
-            return
-        for pending in [*self._open, *self._inbox]:
-            if pending.since > before:
-                break
-            if pending.left == 0:
-                continue
-            kind = QueueFull if self._blocked is not None else PublishError
-            for index, message in enumerate(pending.messages):
-                if message.done:
-                    continue
-                text = f"{self._link.where}: {why}"
-                pending.settle(index, PublishError(text, may_be_stored=True) if message.sent else kind(text))
-            if not pending.future.done():
-                self._finish(pending)
-        self._ready = deque(item for item in self._ready if not item[2].done)
+        kind = QueueFull if self._blocked is not None else PublishError
+        if self._outbox.expire(before, why, kind):
+            self._ready = deque(item for item in self._ready if not item[2].done)
+            self._silent.forget_done()

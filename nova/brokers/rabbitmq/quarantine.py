@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.conversation import Conversation
 from nova.brokers.rabbitmq.failures import NOT_FOUND, Refused
-from nova.brokers.rabbitmq.leases import Leases
+from nova.brokers.rabbitmq.feed import Source
+from nova.brokers.rabbitmq.leases import LongTasks, MakeLease
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import Place, copy_back, deliver
 from nova.brokers.rabbitmq.publisher import Publisher
-from nova.brokers.rabbitmq.subscription import Source
 from nova.errors import BrokerError
 
 __all__ = ["QuarantineSubscription"]
@@ -28,7 +28,13 @@ LOOK_AT_TIMES = 0.5
 
 
 class QuarantineSubscription:
-    """One group's suspects. `receive` is called by one thread at a time; the rest by any."""
+    """One group's suspects. `receive` is called by one thread at a time; the rest by any.
+
+    Args:
+        rejoin: registers the group again, after it was removed.
+        long_after: seconds after which a task is taken out of the server's delivery timeout.
+        make_lease: makes the queue for that.
+    """
 
     def __init__(
         self,
@@ -39,7 +45,7 @@ class QuarantineSubscription:
         *,
         link: Link,
         long_after: float,
-        make_lease: Callable[[str, str, Callable[[str | None], None]], None],
+        make_lease: MakeLease,
     ) -> None:
         self._talk = talk
         self._publisher = publisher
@@ -47,13 +53,12 @@ class QuarantineSubscription:
         self._rejoin = rejoin
         self._link = link
         self._long_after = long_after
-        self._make_lease = make_lease
-        self._leases: dict[str, Leases] = {}
-        self._lent: dict[Delivery, float] = {}
-        """What the worker holds, and since when."""
-        self._epoch = 0
+        self._long = LongTasks(link, publisher.send, make_lease, self._covered, self._uncovered)
+        self._lent: dict[Delivery, Conversation] = {}
+        """What the worker holds, and the conversation in which it came; each change is one step, so no lock is needed."""
         self._conversation: Conversation | None = None
-        self._using = threading.Lock()
+        self._fetching = threading.Lock()
+        """Held by whoever fetches, and by a close at its end."""
         self._returned = threading.Condition()
         self._returning = 0
         self._closing = threading.Event()
@@ -80,39 +85,38 @@ class QuarantineSubscription:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """These are done."""
-        with self._using:
-            self._ack(self._settle(deliveries))
+        self._ack(self._settle(deliveries))
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """A copy that says how often it was charged before."""
-        with self._using:
-            mine = self._settle(deliveries)
-        self._send_back(mine)
+        self._send_back(self._settle(deliveries))
 
     def extend(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Nothing runs out while the connection holds."""
         return [delivery for delivery in deliveries if delivery.lost]
 
     def close(self, timeout: float = 10.0) -> None:
-        """Give back what is held."""
+        """Give back what is held; what a fetch that outlasts the time brings goes back by itself, counted."""
         if self._closing.is_set():
             return
         self._closing.set()
-        with self._using:
-            held = self._settle(list(self._lent))
-        self._send_back(held)
-        with self._returned:
-            self._returned.wait_for(lambda: not self._returning, timeout)
-        with self._using:
+        deadline = time.monotonic() + timeout
+        has_ended = self._fetching.acquire(timeout=timeout)
+        try:
+            self._send_back(self._settle(list(self._lent)))
+            with self._returned:
+                self._returned.wait_for(lambda: not self._returning, max(0.1, deadline - time.monotonic()))
             if self._conversation is not None:
                 self._conversation.close()
-        for leases in self._leases.values():
-            done = threading.Event()
-            self._link.run(lambda leases=leases, done=done: leases.close(done.set))  # type: ignore[misc]
-            done.wait(timeout)
+        finally:
+            if has_ended:
+                self._fetching.release()
+        self._long.close(deadline)
 
     def _fetch(self) -> Delivery | None:
-        with self._using:
+        with self._fetching:  # a close takes it for good, and for its own time at most
+            if self._closing.is_set():
+                return None
             talk = self._conversation
             if talk is None or not talk.is_open:
                 self._forget()
@@ -123,11 +127,12 @@ class QuarantineSubscription:
                     self._sources.rotate(-1)
                     got = talk.get(source.queue)
                     if got is not None:
-                        delivery = deliver(source.topic, source.queue, self._epoch, got.tag, got.properties, got.body)
+                        delivery = deliver(source.topic, source.queue, 0, got.tag, got.properties, got.body)
                         place: Place = delivery.handle
+                        place.came = time.monotonic()
                         delivery.charges = place.count + 1
                         delivery.suspect = False
-                        self._lent[delivery] = time.monotonic()
+                        self._lent[delivery] = talk
                         return delivery
             except BrokerError as exc:
                 self._forget()
@@ -143,29 +148,14 @@ class QuarantineSubscription:
             return
         self._link.later(LOOK_AT_TIMES, self._look)
         now = time.monotonic()
-        for delivery, since in list(self._lent.items()):
-            leases = self._leases_of(delivery)
-            if leases.is_due(delivery, now - since, self._long_after):
-                leases.cover(delivery)
-
-    def _leases_of(self, delivery: Delivery) -> Leases:
-        home = delivery.handle.queue
-        leases = self._leases.get(home)
-        if leases is None:
-            leases = self._leases[home] = Leases(
-                self._link,
-                self._publisher.send,
-                home,
-                lambda queue, done: self._make_lease(queue, home, done),
-                self._covered,
-                self._uncovered,
-            )
-        return leases
+        for delivery in list(self._lent):
+            place: Place = delivery.handle
+            self._long.keep(delivery, place.queue, now - place.came, self._long_after)
 
     def _covered(self, delivery: Delivery) -> None:
-        place: Place = delivery.handle
-        if place.epoch == self._epoch and self._conversation is not None:
-            self._conversation.ack([place.tag])
+        talk = self._lent.get(delivery)
+        if talk is not None:
+            talk.ack([delivery.handle.tag])
 
     def _uncovered(self, delivery: Delivery) -> None:
         delivery.lost = True
@@ -176,38 +166,44 @@ class QuarantineSubscription:
         if self._conversation is not None:
             self._conversation.close()
         self._conversation = None
-        self._epoch += 1
-        for delivery in [delivery for delivery in self._lent if not self._leases_of(delivery).covers(delivery)]:
-            delivery.lost = True
-            del self._lent[delivery]
+        for delivery in list(self._lent):
+            if not self._long.covers(delivery):
+                delivery.lost = True
+                self._lent.pop(delivery, None)
 
-    def _settle(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        settled = [delivery for delivery in deliveries if self._lent.pop(delivery, None) is not None]
-        for delivery in settled:
-            delivery.handle.settled = True
+    def _settle(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, Conversation]]:
+        settled: list[tuple[Delivery, Conversation]] = []
+        for delivery in deliveries:
+            talk = self._lent.pop(delivery, None)
+            if talk is not None:
+                delivery.handle.settled = True
+                settled.append((delivery, talk))
         return settled
 
-    def _ack(self, deliveries: Sequence[Delivery]) -> None:
+    def _ack(self, settled: Sequence[tuple[Delivery, Conversation]]) -> None:
         """Of the delivery, or of the copy that stands for it."""
-        for delivery in deliveries:
-            place: Place = delivery.handle
-            leases = self._leases_of(delivery)
-            if leases.covers(delivery):
-                self._link.run(lambda leases=leases, delivery=delivery: leases.settle(delivery))  # type: ignore[misc]
-            elif place.epoch == self._epoch and self._conversation is not None:
-                self._conversation.ack([place.tag])
+        for delivery, talk in settled:
+            if self._long.covers(delivery):
+                self._link.run(lambda delivery=delivery: self._long.settle(delivery))  # type: ignore[misc]
+            else:
+                talk.ack([delivery.handle.tag])
 
-    def _send_back(self, deliveries: Sequence[Delivery]) -> None:
+    def _send_back(self, settled: Sequence[tuple[Delivery, Conversation]]) -> None:
         """Hand a copy over, and ack when it is confirmed; without a connection the server takes it back by itself."""
-        talk = self._conversation
-        if not deliveries or talk is None or not talk.is_open:
+        mine = [(delivery, talk) for delivery, talk in settled if talk.is_open or self._long.covers(delivery)]
+        if not mine:
             return
         with self._returned:
             self._returning += 1
-        copies = [copy_back(delivery, delivery.handle.queue) for delivery in deliveries]
+        copies = [copy_back(delivery, delivery.handle.queue) for delivery, _ in mine]
 
         def sent(outcome: Sequence[object]) -> None:
-            self._ack([delivery for delivery, error in zip(deliveries, outcome, strict=True) if error is None])
+            self._ack([pair for pair, error in zip(mine, outcome, strict=True) if error is None])
+            for (delivery, talk), error in zip(mine, outcome, strict=True):
+                if error is not None and self._long.covers(delivery):
+                    self._long.give_up(delivery)
+                elif error is not None:
+                    talk.give_up([delivery.handle.tag])
             with self._returned:
                 self._returning -= 1
                 self._returned.notify_all()

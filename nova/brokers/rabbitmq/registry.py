@@ -2,7 +2,9 @@
 
 AMQP lists neither queues nor bindings, so what `groups` tells must be kept by ourselves. The entries are one JSON document.
 Whoever changes it holds an exclusive queue meanwhile, which ends with its connection; it publishes the new document, waits
-for the confirmation, and acks the old one. After a crash in between there are two, and the higher version counts.
+for the confirmation, and acks the old one. After a crash in between there are two, and the higher version counts. A writer
+that loses its turn in the middle, because its connection is gone, may still write one, of the same version as the next
+writer's: they are merged.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import msgspec
 from nova.brokers.rabbitmq.conversation import Conversation, Got
 from nova.brokers.rabbitmq.messages import Outgoing, count_of
 from nova.brokers.rabbitmq.names import QUORUM, Names
-from nova.brokers.rabbitmq.turns import turn
+from nova.brokers.rabbitmq.turns import holding, turn
 from nova.errors import PublishError
 
 __all__ = ["Book", "Registry"]
@@ -37,12 +39,14 @@ class Book(msgspec.Struct):
         groups: group -> topic -> the instant (epoch ms) from which on delayed tasks are for it; 0 = all.
         kept: group -> topics with messages addressed to it that it need not read.
         ended: topic -> when its last group was removed.
+        removed: group -> when it was removed; what was delayed for it before is dropped when it comes.
     """
 
     version: int = 0
     groups: dict[str, dict[str, int]] = {}
     kept: dict[str, list[str]] = {}
     ended: dict[str, int] = {}
+    removed: dict[str, int] = {}
 
     def register(self, group: str, topics: Iterable[str], now_ms: int) -> bool:
         """Note that a group reads topics; False = it did before."""
@@ -50,6 +54,7 @@ class Book(msgspec.Struct):
         missing = [topic for topic in topics if topic not in mine]
         for topic in missing:
             mine[topic] = now_ms if self.readers(topic) else self.ended.get(topic, 0)
+        self.removed.pop(group, None)
         return bool(missing)
 
     def keep(self, group: str, topic: str) -> bool:
@@ -65,7 +70,10 @@ class Book(msgspec.Struct):
         for topic in mine or ():
             if not self.readers(topic):
                 self.ended[topic] = now_ms
-        return mine is not None or kept is not None
+        if mine is None and kept is None:
+            return False
+        self.removed[group] = now_ms
+        return True
 
     def readers(self, topic: str) -> list[str]:
         """The groups that read a topic, the first one first: what nobody had claimed is that one's."""
@@ -75,6 +83,26 @@ class Book(msgspec.Struct):
     def queues(self, group: str) -> list[str]:
         """All topics with a queue of the group."""
         return sorted({*self.groups.get(group, ()), *self.kept.get(group, ())})
+
+    def merge(self, other: Book) -> None:
+        """Note also what another one of the same version says: two were written at the same time.
+
+        A group that only one of them has stays. Whoever removed it is told that this failed, and can do so again.
+        """
+        for group, topics in other.groups.items():
+            mine = self.groups.setdefault(group, {})
+            for topic, since_ms in topics.items():
+                mine[topic] = min(since_ms, mine.get(topic, since_ms))
+        for group, kept in other.kept.items():
+            for topic in kept:
+                self.keep(group, topic)
+        for topic, at_ms in other.ended.items():
+            self.ended[topic] = max(at_ms, self.ended.get(topic, 0))
+        self.removed = {
+            group: at_ms
+            for group, at_ms in {**self.removed, **other.removed}.items()
+            if group not in self.groups and group not in self.kept
+        }
 
 
 class Registry:
@@ -112,13 +140,15 @@ class Registry:
             BrokerError: the book cannot be read or stored.
         """
         what = f"{self._where}: the list of groups"
-        with self._turn, self._talk() as talk, turn(talk, self._names.registry_lock, self._timeout, what):
+        lock = self._names.registry_lock
+        with holding(self._turn, self._timeout, what), self._talk() as talk, turn(talk, lock, self._timeout, what):
             held = self._take(talk)
-            book = max((_read(got.body) for got in held), key=lambda book: book.version, default=Book())
+            book = _newest([_read(got.body) for got in held])
             result, changed = change(book)
             talk.extend()
             if changed or len(held) > 1 or any(count_of(got.properties.headers or {}) > WORN for got in held):
                 book.version += 1
+                talk.flush()  # it is still our turn; or somebody else may have written meanwhile
                 self._store(book)
                 talk.ack([got.tag for got in held])
                 talk.flush()
@@ -147,6 +177,15 @@ class Registry:
         (error,) = self._publish([message]).result(self._timeout + 20)
         if error is not None:
             raise PublishError(str(error), may_be_stored=error.may_be_stored) from error
+
+
+def _newest(books: Sequence[Book]) -> Book:
+    """What they say together: usually there is one."""
+    version = max((book.version for book in books), default=0)
+    newest, *others = [book for book in books if book.version == version] or [Book()]
+    for other in others:
+        newest.merge(other)
+    return newest
 
 
 def _read(body: bytes) -> Book:

@@ -1,4 +1,4 @@
-"""The seam's `Subscription` over a consuming channel: a small stock between the link's thread and the worker that asks."""
+"""The seam's `Subscription` over a channel per queue: a small stock between the link's thread and the worker that asks."""
 
 from __future__ import annotations
 
@@ -7,38 +7,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pika import spec
-
 from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.channel import ConsumerChannel
-from nova.brokers.rabbitmq.leases import Leases
+from nova.brokers.rabbitmq.feed import Feed, Source
+from nova.brokers.rabbitmq.leases import LongTasks, MakeLease
 from nova.brokers.rabbitmq.link import Link
-from nova.brokers.rabbitmq.messages import SENT, Place, copy_back, deliver, number
+from nova.brokers.rabbitmq.messages import Place, copy_back
 from nova.brokers.rabbitmq.publisher import Publisher
 from nova.errors import BrokerUnavailable
 
-__all__ = ["RabbitSubscription", "Source"]
+__all__ = ["RabbitSubscription"]
 
 STALE_AFTER = 1.5
 """Seconds without a receive after which what was brought ahead goes back, so that another worker can have it."""
 LOOK_EVERY = 0.5
-
-
-class Source:
-    """A queue that a subscription reads.
-
-    Attributes:
-        home: the queue to which a message is given back.
-        since_ms: what was sent before, to all groups, is passed over (delayed tasks come long after).
-    """
-
-    __slots__ = ("home", "queue", "since_ms", "topic")
-
-    def __init__(self, queue: str, topic: str, home: str, since_ms: int = 0) -> None:
-        self.queue = queue
-        self.topic = topic
-        self.home = home
-        self.since_ms = since_ms
 
 
 class RabbitSubscription:
@@ -52,8 +34,8 @@ class RabbitSubscription:
         most: the largest prefetch.
         fixed: the prefetch, if the user chose one; 0 = as asked for.
         long_after: seconds after which a task is taken out of the server's delivery timeout.
-        make_lease: makes the queue for that, given its name and where its messages go back to.
-        prepare: makes sure of the queues before a channel is opened again; may bring other sources.
+        make_lease: makes the queue for that.
+        prepare: makes sure of all the queues before a channel is opened again.
     """
 
     def __init__(
@@ -66,33 +48,34 @@ class RabbitSubscription:
         fixed: int,
         long_after: float,
         prepare: Callable[[Callable[[str | None], None]], None],
-        make_lease: Callable[[str, str, Callable[[str | None], None]], None],
+        make_lease: MakeLease,
     ) -> None:
         self._link = link
         self._publisher = publisher
-        self._sources = dict(sources)
         self._most = min(most, 65_535)
         self._fixed = fixed
-        self._arrived = threading.Condition()
-        self._stock: dict[str, deque[Delivery]] = {queue: deque() for queue in sources}
-        self._turn: deque[str] = deque(sources)
-        self._stocked = 0
-        self._fresh: list[Delivery] = []
-        """Brought, and not yet in the stock; the link's thread alone."""
-        self._held = 0
         self._long_after = long_after
-        self._make_lease = make_lease
-        self._leases: dict[str, Leases] = {}
-        self._leased: set[Delivery] = set()
+        self._prepare = prepare
+        self._waiting: list[Callable[[str | None], None]] = []
+        """Channels that wait for the queues to be made sure of; the link's thread alone."""
+        self._arrived = threading.Condition()
+        self._long = LongTasks(link, publisher.send, make_lease, self._covered, self._uncovered)
         self._lent: dict[Delivery, float] = {}
-        """What the worker holds, and since when."""
+        """What the worker holds, and since when the server waits for it."""
+        self._stocked = 0
+        self._held = 0
         self._target = 0
         self._taken_at = time.monotonic()
         self._closed = False
         self._returning = 0
         self._acks: deque[Delivery] = deque()
         self._acks_told = False
-        self._channel = ConsumerChannel(link, self, list(sources), 0, prepare, self._shelve)
+        self._feeds: dict[str, Feed] = {}  # the link's thread may ask for them while they are made
+        self._feeds = {
+            queue: Feed(link, source, self._prepare_once, came=self._shelve, lost=self._take_back, changed=self._shelve)
+            for queue, source in sources.items()
+        }
+        self._turn = deque(self._feeds.values())
         link.run(self._look)
 
     @property
@@ -117,9 +100,9 @@ class RabbitSubscription:
             if self._closed:
                 return []
             self._taken_at = time.monotonic()
-        trouble = self._channel.trouble
-        if trouble is not None:
-            raise BrokerUnavailable(trouble)
+        troubles = [feed.channel.trouble for feed in self._feeds.values()]
+        if troubles[0] is not None and None not in troubles:
+            raise BrokerUnavailable(troubles[0])
         return []
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -156,67 +139,66 @@ class RabbitSubscription:
             while self._returning and time.monotonic() < deadline:
                 self._arrived.wait(0.05)
         self._await(self._finish, deadline)
-        for leases in self._leases.values():
-            self._await(leases.close, deadline)
-
-    # --- the receiver, on the link's thread
-
-    def bring(self, queue: str, epoch: int, tag: int, properties: spec.BasicProperties, body: bytes) -> None:
-        """Into the stock; what was not sent to this group is passed over."""
-        source = self._sources[queue]
-        delivery = deliver(source.topic, queue, epoch, tag, properties, body)
-        if source.since_ms:
-            sent_ms = number(delivery.handle.headers.get(SENT))
-            if sent_ms is not None and sent_ms < source.since_ms:
-                self._channel.ack([tag])
-                return
-        self._fresh.append(delivery)
-        if len(self._fresh) == 1:
-            self._link.run(
-                self._shelve
-            )  # when all that one read of the socket brought is here: chunks are cheap, wake-ups not
-
-    def lost(self) -> None:
-        """The server gives all that was brought to others."""
-        with self._arrived:
-            self._fresh.clear()
-            for stock in self._stock.values():
-                stock.clear()
-            self._stocked = 0
-            for delivery in [delivery for delivery in self._lent if delivery not in self._leased]:
-                delivery.lost = True
-                del self._lent[delivery]
-            self._held = len(self._lent)
+        self._long.close(deadline)
 
     # --- inside
 
     def _shelve(self) -> None:
-        """What was brought, into the stock; not before every queue has its consumer, or the first ones are served alone."""
-        if not self._channel.serves_all and not self._closed:
+        """What was brought, into the stock; not before all queues have their consumers, or the first ones are served alone.
+
+        One that will not have its consumer for now is not waited for.
+        """
+        feeds = self._feeds.values()
+        if not (self._closed or all(feed.is_settled for feed in feeds)):
             return
-        fresh, self._fresh = self._fresh, []
-        if fresh:
-            with self._arrived:
+        now = time.monotonic()
+        for feed in feeds:
+            fresh, feed.fresh = feed.fresh, []
+            if fresh:
                 for delivery in fresh:
-                    self._stock[delivery.handle.queue].append(delivery)
-                self._stocked += len(fresh)
-                self._arrived.notify()
+                    delivery.handle.came = now
+                with self._arrived:
+                    feed.stock.extend(fresh)
+                    self._stocked += len(fresh)
+                    self._arrived.notify()
+
+    def _take_back(self, feed: Feed) -> None:
+        """The server gives all that a queue had brought to others."""
+        queue = feed.source.queue
+        with self._arrived:
+            self._stocked -= len(feed.stock)
+            feed.stock.clear()
+            for delivery in [delivery for delivery in self._lent if delivery.handle.queue == queue]:
+                if not self._long.covers(delivery):
+                    delivery.lost = True
+                    del self._lent[delivery]
+            self._held = len(self._lent)
+
+    def _prepare_once(self, done: Callable[[str | None], None]) -> None:
+        """For all channels that ask for it meanwhile."""
+        self._waiting.append(done)
+        if len(self._waiting) == 1:
+            self._prepare(lambda error: self._link.run(lambda: self._prepared(error)))
+
+    def _prepared(self, error: str | None) -> None:
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done(error)
 
     def _take(self, count: int) -> list[Delivery]:
         taken: list[Delivery] = []
         turn = self._turn
         share = max(1, -(-min(count, self._stocked) // len(turn)))
         while len(taken) < count and self._stocked:
-            queue = turn[0]
+            stock = turn[0].stock
             turn.rotate(-1)
-            stock = self._stock[queue]
             for _ in range(min(share, len(stock), count - len(taken))):
                 taken.append(stock.popleft())
                 self._stocked -= 1
         self._held += len(taken)
-        self._taken_at = now = time.monotonic()
+        self._taken_at = time.monotonic()
         for delivery in taken:
-            self._lent[delivery] = now
+            self._lent[delivery] = delivery.handle.came
         return taken
 
     def _settle(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -234,14 +216,15 @@ class RabbitSubscription:
 
     def _ask_for(self, count: int) -> None:
         """Let as much come as the worker can hold now, if that is more than before."""
-        wanted = self._fixed or min(self._most, self._held - len(self._leased) + count)
+        wanted = self._fixed or min(self._most, self._held - len(self._long) + count)
         if wanted > self._target and (wanted >= 1.25 * self._target or self._target < 16):
             self._target = wanted
             self._link.run(self._adjust)
 
     def _adjust(self) -> None:
-        if not self._closed and self._channel.in_force != self._target:
-            self._channel.want(self._target)
+        for feed in self._feeds.values():
+            if not self._closed and feed.channel.in_force != self._target:
+                feed.channel.want(self._target)
 
     def _look(self) -> None:
         """Give back what was brought ahead and is not fetched; keep long tasks from the server's timeout."""
@@ -250,62 +233,46 @@ class RabbitSubscription:
         self._link.later(LOOK_EVERY, self._look)
         now = time.monotonic()
         with self._arrived:
-            stale = self._take_stale(now - self._taken_at)
-            old = [delivery for delivery, since in self._lent.items() if now - since >= self._long_after]
-        if stale:
-            self._channel.want(self._target)
-            self._send_back(stale)
-        for delivery in old:
-            leases = self._leases_of(delivery)
-            if leases.is_due(delivery, now - self._lent.get(delivery, now), self._long_after):
-                leases.cover(delivery)
+            stale = self._take_stale(now)
+            old = [(delivery, since) for delivery, since in self._lent.items() if now - since >= self._long_after]
+        self._adjust()
+        self._send_back(stale)
+        for delivery, since in old:
+            self._long.keep(delivery, self._home_of(delivery), now - since, self._long_after)
 
-    def _take_stale(self, idle: float) -> list[Delivery]:
-        """All of the stock, if it is more than a look ahead, or has lain for long."""
+    def _take_stale(self, now: float) -> list[Delivery]:
+        """All of the stock, if it is more than a look ahead and nobody asks; else what the server has waited for too long."""
         ahead = max(1, self._held // 4)
-        if not self._stocked or self._fixed or idle < STALE_AFTER:
-            return []
-        if self._stocked <= ahead and idle < self._long_after / 2:
-            return []
-        self._target = max(1, self._held - len(self._leased) + ahead)
-        self._taken_at = time.monotonic()
-        return self._empty()
+        if self._stocked > ahead and now - self._taken_at >= STALE_AFTER and not self._fixed:
+            self._target = max(1, self._held - len(self._long) + ahead)
+            self._taken_at = now
+            return self._empty()
+        return self._empty(before=now - self._long_after / 2)
 
-    def _empty(self) -> list[Delivery]:
-        """Everything out of the stock, to be given back."""
-        taken = [delivery for stock in self._stock.values() for delivery in stock]
-        for stock in self._stock.values():
-            stock.clear()
-        self._stocked = 0
+    def _empty(self, before: float = float("inf")) -> list[Delivery]:
+        """What came before an instant, out of the stock, to be given back."""
+        taken: list[Delivery] = []
+        for feed in self._feeds.values():
+            while feed.stock and feed.stock[0].handle.came < before:
+                taken.append(feed.stock.popleft())
+        self._stocked -= len(taken)
         for delivery in taken:
             delivery.handle.settled = True
         return taken
 
-    def _leases_of(self, delivery: Delivery) -> Leases:
-        home = self._sources[delivery.handle.queue].home
-        leases = self._leases.get(home)
-        if leases is None:
-            leases = self._leases[home] = Leases(
-                self._link,
-                self._publisher.send,
-                home,
-                lambda queue, done: self._make_lease(queue, home, done),
-                self._covered,
-                self._uncovered,
-            )
-        return leases
+    def _home_of(self, delivery: Delivery) -> str:
+        place: Place = delivery.handle
+        return self._feeds[place.queue].source.home
 
     def _covered(self, delivery: Delivery) -> None:
         """A copy stands for it: the server need not wait for this one any longer."""
-        with self._arrived:
-            self._leased.add(delivery)
         place: Place = delivery.handle
-        if place.epoch == self._channel.epoch:
-            self._channel.ack([place.tag])
+        feed = self._feeds[place.queue]
+        if feed.holds(delivery):
+            feed.channel.ack([place.tag])
 
     def _uncovered(self, delivery: Delivery) -> None:
         with self._arrived:
-            self._leased.discard(delivery)
             delivery.lost = True
             if self._lent.pop(delivery, None) is not None:
                 self._held -= 1
@@ -318,44 +285,49 @@ class RabbitSubscription:
 
     def _ack_all(self, deliveries: Iterable[Delivery]) -> None:
         """The acks of what is settled: of a delivery, or of the copy that stands for it."""
-        epoch = self._channel.epoch
-        tags: list[int] = []
+        feeds, long = self._feeds, self._long
+        some_are_long = len(long) > 0
         for delivery in deliveries:
             place: Place = delivery.handle
-            if delivery in self._leased:
-                with self._arrived:
-                    self._leased.discard(delivery)
-                self._leases_of(delivery).settle(delivery)
-            elif place.epoch == epoch:
-                tags.append(place.tag)
-        self._channel.ack(tags)
+            feed = feeds[place.queue]
+            if some_are_long and long.covers(delivery):
+                long.settle(delivery)
+            elif place.epoch == feed.channel.epoch:
+                feed.done.append(place.tag)
+        for feed in feeds.values():
+            feed.ack_done()
 
     def _send_back(self, deliveries: Sequence[Delivery]) -> None:
-        epoch = self._channel.epoch
-        is_open = self._channel.is_open
+        feeds, long = self._feeds, self._long
         mine = [
-            delivery
-            for delivery in deliveries
-            if delivery in self._leased or (is_open and delivery.handle.epoch == epoch)
+            delivery for delivery in deliveries if long.covers(delivery) or feeds[delivery.handle.queue].holds(delivery)
         ]
         if not mine:
             return  # the server gives them to others by itself
         with self._arrived:
             self._returning += 1
-        copies = [copy_back(delivery, self._sources[delivery.handle.queue].home) for delivery in mine]
+        copies = [copy_back(delivery, self._home_of(delivery)) for delivery in mine]
 
         def sent(outcome: Sequence[object]) -> None:
-            done = [delivery for delivery, error in zip(mine, outcome, strict=True) if error is None]
-            not_done = [delivery.handle.tag for delivery, error in zip(mine, outcome, strict=True) if error is not None]
-            self._ack_all(done)
-            if not_done and self._channel.epoch == epoch:
-                self._channel.give_up(not_done)
+            self._ack_all([delivery for delivery, error in zip(mine, outcome, strict=True) if error is None])
+            for delivery, error in zip(mine, outcome, strict=True):
+                if error is not None:
+                    self._give_up(delivery)
             with self._arrived:
                 self._returning -= 1
                 self._arrived.notify_all()
 
         future = self._publisher.send(copies)
         future.add_done_callback(lambda done: self._link.run(lambda: sent(done.result())))
+
+    def _give_up(self, delivery: Delivery) -> None:
+        """No copy can be sent: the server takes it back itself, and counts that."""
+        place: Place = delivery.handle
+        feed = self._feeds[place.queue]
+        if self._long.covers(delivery):
+            self._long.give_up(delivery)
+        elif feed.holds(delivery):
+            feed.channel.give_up([place.tag])
 
     def _await(self, begin: Callable[[Callable[[], None]], None], deadline: float) -> None:
         done = threading.Event()
@@ -369,8 +341,22 @@ class RabbitSubscription:
             self._shelve()
             done()
 
-        self._channel.stop(stopped)
+        self._all_channels(lambda channel, each: channel.stop(each), stopped)
 
     def _finish(self, done: Callable[[], None]) -> None:
         self._flush()
-        self._channel.close(done)
+        self._all_channels(lambda channel, each: channel.close(each), done)
+
+    def _all_channels(
+        self, act: Callable[[ConsumerChannel, Callable[[], None]], None], done: Callable[[], None]
+    ) -> None:
+        """Call back when each has."""
+        left = set(self._feeds)
+
+        def ended(queue: str) -> None:
+            left.discard(queue)
+            if not left:
+                done()
+
+        for queue, feed in self._feeds.items():
+            act(feed.channel, lambda queue=queue: ended(queue))  # type: ignore[misc]

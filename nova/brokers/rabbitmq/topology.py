@@ -12,6 +12,7 @@ from nova.brokers.rabbitmq.failures import NOT_FOUND, Refused
 from nova.brokers.rabbitmq.leases import lease_arguments
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.names import QUORUM, Names
+from nova.brokers.rabbitmq.turns import holding
 
 __all__ = ["Topology"]
 
@@ -45,7 +46,7 @@ class Topology:
         Raises:
             BrokerError: something cannot be made; the message says what is in its way.
         """
-        with self._making:
+        with holding(self._making, max(self._timeout, MAKING_LEVELS), f"{self._link.where}: what the prefix needs"):
             if self._is_made:
                 return
             names = self._names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from nova.brokers.rabbitmq.conversation import Conversation
 from nova.brokers.rabbitmq.failures import RESOURCE_LOCKED, Refused
 from nova.errors import BrokerError, BrokerUnavailable
 
-__all__ = ["give_back", "take", "turn"]
+__all__ = ["give_back", "holding", "take", "turn"]
 
 WAIT_FIRST = 0.005
 WAIT_MOST = 0.1
@@ -33,6 +34,21 @@ def turn(talk: Conversation, name: str, timeout: float, what: str) -> Generator[
         give_back(talk, name)
 
 
+@contextmanager
+def holding(lock: threading.Lock, timeout: float, what: str) -> Generator[None]:
+    """Hold a lock of this process.
+
+    Raises:
+        BrokerUnavailable: another thread has held it for `timeout` seconds; the message begins with `what`.
+    """
+    if not lock.acquire(timeout=timeout):
+        raise BrokerUnavailable(f"{what}: another thread has been at it for {timeout:g} s")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def take(talk: Conversation, name: str, timeout: float, what: str) -> None:
     """Wait for a name, and hold it."""
     deadline = time.monotonic() + timeout
@@ -48,6 +64,7 @@ def take(talk: Conversation, name: str, timeout: float, what: str) -> None:
             time.sleep(wait)
             wait = min(2 * wait, WAIT_MOST)
         else:
+            talk.stay()
             return
 
 

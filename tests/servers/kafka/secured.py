@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import time
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
@@ -14,8 +17,16 @@ from tests.servers.kafka.server import HOST, KafkaServer
 from tests.servers.ports import free_ports
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+TOKENS = "OAUTHBEARER"
 _LOGIN = "org.apache.kafka.common.security"
 _PROTOCOLS = ("PLAINTEXT", "SASL_PLAINTEXT", "SASL_SSL", "SSL", "CONTROLLER")
+
+
+def token_for(user: str, valid_until: float) -> str:
+    """An unsigned JSON web token; `valid_until` in epoch seconds. Source: RFC 7515 and 7519."""
+    claims = {"sub": user, "iat": time.time() - 1, "exp": valid_until}
+    parts = [urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in ({"alg": "none"}, claims)]
+    return f"{'.'.join(parts)}."
 
 
 class SecuredKafka(KafkaServer):
@@ -23,7 +34,7 @@ class SecuredKafka(KafkaServer):
 
     Attributes:
         address: no password, and everything is allowed: for what a test sets up itself.
-        sasl_plaintext: asks for a user; any of `MECHANISMS`.
+        sasl_plaintext: asks for a user; any of `MECHANISMS`, or a token (OAUTHBEARER, unsigned: Kafka's own for tests).
         sasl_ssl: the same through TLS.
         ssl: TLS without a user; everything is allowed.
         users: name -> password, the same for every mechanism: `nova` and `stranger`. Both may do nothing until `allow`.
@@ -81,7 +92,7 @@ class SecuredKafka(KafkaServer):
             "controller.quorum.voters": f"1@{HOST}:{ports['CONTROLLER']}",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
-            "sasl.enabled.mechanisms": ",".join(MECHANISMS),
+            "sasl.enabled.mechanisms": ",".join((*MECHANISMS, TOKENS)),
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(keys),
         }
@@ -90,4 +101,5 @@ class SecuredKafka(KafkaServer):
             listeners[login.format("plain")] = f"{_LOGIN}.plain.PlainLoginModule required {passwords};"
             for mechanism in ("scram-sha-256", "scram-sha-512"):
                 listeners[login.format(mechanism)] = f"{_LOGIN}.scram.ScramLoginModule required;"
+            listeners[login.format(TOKENS.lower())] = f"{_LOGIN}.oauthbearer.OAuthBearerLoginModule required;"
         return listeners

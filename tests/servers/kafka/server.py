@@ -6,7 +6,6 @@ Entered by the thread of one test; `kill` and `restart` may come from another on
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import time
 import uuid
@@ -17,6 +16,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.servers import pausing
 from tests.servers.guard import THIS_PROCESS, guarded
 from tests.servers.kafka.install import install
 from tests.servers.ports import free_ports
@@ -123,22 +123,11 @@ class KafkaServer:
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open, and nothing is answered."""
-        self._signal(signal.SIGSTOP)
-        deadline = time.monotonic() + 5
-        while self._state() != "T" and time.monotonic() < deadline:
-            time.sleep(0.01)  # a signal takes a moment
-
-    def _state(self) -> str:
-        """The process's state as Linux tells it; T = stopped."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
-        except OSError:
-            return "T"  # no /proc here, or no such process
-        return stat.rpartition(")")[2].split()[0]
+        pausing.pause(self._process)
 
     def resume(self) -> None:
         """End a pause."""
-        self._signal(signal.SIGCONT)
+        pausing.resume(self._process)
 
     def stop(self) -> None:
         """End it; its data stay in the directory. As hard as `kill`: an orderly end takes seconds and proves nothing."""
@@ -148,10 +137,6 @@ class KafkaServer:
     def end(self) -> tuple[str, ...]:
         """The command by which another process ends it."""
         return ("kill", "-KILL", str(self.pid))
-
-    def _signal(self, number: int) -> None:
-        assert self._process is not None, "the server does not run"
-        self._process.send_signal(number)
 
     def _run(self, file: Path) -> None:
         with self.log.open("ab") as log:

@@ -6,19 +6,15 @@ Without any of them a test is skipped and says why, or fails where `CI` is set.
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 from collections.abc import Mapping
 from pathlib import Path
-
-import pytest
 
 from tests.servers import containers, sharing
 from tests.servers.guard import THIS_PROCESS
 from tests.servers.rabbitmq import install
 from tests.servers.rabbitmq.docker import DockerRabbit
 from tests.servers.rabbitmq.server import RabbitServer, answers
-from tests.servers.sharing import Server, Started, Unavailable, absent
+from tests.servers.sharing import Server, Unavailable, absent
 
 GIVEN = "NOVA_TEST_RABBITMQ"
 """The variable that names a server which runs already."""
@@ -43,12 +39,7 @@ def new_server(directory: Path, *, port: int | None = None, owner: int | None = 
 
 def private_server(directory: Path) -> Server:
     """A server of the test's own, started, also where `NOVA_TEST_RABBITMQ` is set; the test must stop it."""
-    try:
-        server = new_server(directory)
-        server.start()
-    except Unavailable as exc:
-        absent(str(exc))
-    return server
+    return sharing.started(lambda: new_server(directory))
 
 
 def private_node(directory: Path, *, settings: Mapping[str, str] | None = None, erlang: str = "") -> RabbitServer:
@@ -73,21 +64,5 @@ def prepare() -> None:
 
 
 def shared_address() -> str:
-    """The URL of the server that this run's tests share."""
-    given = os.environ.get(GIVEN)
-    if given is None:
-        return sharing.shared_address("rabbitmq", _start)
-    if not _asked(given):
-        pytest.fail(f"{GIVEN} is set, but no RabbitMQ lets us in there", pytrace=False)
-    return given
-
-
-def _start(directory: Path, owner: int) -> Started:
-    server = new_server(directory, owner=owner)
-    server.start()
-    return Started(server.address, server.end)
-
-
-@functools.cache
-def _asked(address: str) -> bool:
-    return answers(address, timeout=10)
+    """The address of the server that this run's tests share."""
+    return sharing.given_or_shared("rabbitmq", GIVEN, answers, new_server)

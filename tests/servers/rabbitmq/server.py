@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 import pika
 from pika.exceptions import AMQPError
 
+from tests.servers import pausing
 from tests.servers.guard import THIS_PROCESS, guarded
 from tests.servers.ports import free_ports
 
@@ -122,16 +122,11 @@ class RabbitServer:
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open, and nothing is answered."""
-        assert self._process is not None, "the server does not run"
-        self._process.send_signal(signal.SIGSTOP)
-        deadline = time.monotonic() + 5
-        while self._state() != "T" and time.monotonic() < deadline:
-            time.sleep(0.01)  # a signal takes a moment
+        pausing.pause(self._process)
 
     def resume(self) -> None:
         """End a pause."""
-        assert self._process is not None, "the server does not run"
-        self._process.send_signal(signal.SIGCONT)
+        pausing.resume(self._process)
 
     def stop(self) -> None:
         """End it; its data stay in the directory. As hard as `kill`: an orderly end takes seconds and proves nothing."""
@@ -197,14 +192,6 @@ class RabbitServer:
             "RABBITMQ_PID_FILE": str(here / "pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput {self._erlang}",
         }
-
-    def _state(self) -> str:
-        """The process's state as Linux tells it; T = stopped."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
-        except OSError:
-            return "T"  # no /proc here, or no such process
-        return stat.rpartition(")")[2].split()[0]
 
     def _tail(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
