@@ -405,7 +405,9 @@ def thread_names() -> set[str]:
     return {
         found
         for file in (ROOT / "nova").rglob("*.py")
-        for found in re.findall(r'(?:name=|DueQueue\(\s*)"(nova-[a-z-]+)"', file.read_text(encoding="utf-8"))
+        for found in re.findall(
+            r'(?:name=|DueQueue(?:\[\w+\])?\(\s*)"(nova-[a-z-]+)"', file.read_text(encoding="utf-8")
+        )
     }
 
 
