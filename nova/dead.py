@@ -184,8 +184,8 @@ class Dead:
             reason=headers.get(h.REASON, ""),
             error_type=headers.get(h.ERROR_TYPE, ""),
             error=headers.get(h.ERROR, ""),
-            attempt=int(attempt) if attempt.isdigit() else 1,
-            died_at=from_ms(int(died)) if died.isdigit() else None,
+            attempt=_number(attempt) or 1,
+            died_at=None if (died_ms := _number(died)) is None else from_ms(died_ms),
             worker=headers.get(h.WORKER, ""),
             body=delivery.body,
             headers=headers,
@@ -196,6 +196,11 @@ class Dead:
             return self._topics.read(topic)[0]
         except ConfigError:
             return topic
+
+
+def _number(text: str) -> int | None:
+    """A header's number, or None if it is none that could be meant: anybody may write to a dead-letter topic."""
+    return int(text) if len(text) <= 14 and text.isascii() and text.isdigit() else None
 
 
 def _check_limit(limit: object) -> None:

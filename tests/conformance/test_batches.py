@@ -133,7 +133,7 @@ def test_retry_and_reject_are_for_the_whole_batch(broker: Broker) -> None:
         if batch[0].attempt == 1:
             raise Retry(delay=0.05)
 
-    q.start_batch(load, TimeCountAggregator(4, 0.2, key=lambda task: task.type))
+    q.start_batch(load, TimeCountAggregator(4, 10.0, key=lambda task: task.type))
     q.enqueue_batch(tasks(4, "reject") + tasks(4, "retry"))
     eventually(lambda: len(q.dead.list()) == 4)
     eventually(lambda: sorted(calls) == [("reject", 4), ("retry", 4), ("retry", 4)])

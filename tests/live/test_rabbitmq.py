@@ -6,6 +6,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +277,25 @@ def test_a_worker_whose_group_was_removed_while_it_was_away_begins_anew(
     q.enqueue(Task("t", id="after"))
     eventually(lambda: seen == ["before", "after"])
     never(lambda: len(seen) > 2, during=0.3)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"nova-x-count": "9" * 5000},
+        {"a-time": datetime(2024, 1, 1, tzinfo=UTC), "a-list": [1, {"b": None}], "a-number": Decimal("1.5")},
+    ],
+)
+def test_a_strange_message_of_others_makes_no_worker_deaf(
+    broker: Broker, channel: BlockingChannel, headers: dict[str, Any]
+) -> None:
+    q = broker.queue()
+    handled: list[str] = []
+    q.start(lambda task: handled.append(task.id))
+    q.enqueue(Task("t", id="before"))
+    eventually(lambda: "before" in handled)
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    body = b'{"task_id":"strange","task":{"Type":"t","Payload":null},"queue":"","priority":2}'
+    channel.basic_publish("", f"g.{topic}", body, pika.BasicProperties(headers=headers))
+    q.enqueue(Task("t", id="after"))
+    eventually(lambda: {"strange", "after"} <= set(handled))

@@ -270,7 +270,7 @@ def test_after_refusals_many_are_on_their_way_at_once_again(server: RabbitServer
         assert send(*[10, 200_000] * 10) == [True, False] * 10
         publisher._frames = watched  # type: ignore[method-assign, assignment]
         assert send(10, 10, 10, 10) == [True] * 4
-        assert windows == [WINDOW] * 4
+        assert set(windows) == {WINDOW}, "a new queue may refuse for a moment: then they are sent again"
     finally:
         driver.close(5)
         server.control("eval", "application:set_env(rabbit, max_message_size, 134217728).")

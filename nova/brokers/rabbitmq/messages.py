@@ -28,6 +28,8 @@ SENT = "nova-x-sent"
 COUNT = "nova-x-count"
 _OWN = "nova-x-"
 
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999; others put milliseconds there."""
 DELIVERY_COUNT = "x-delivery-count"
 _BROKERS = frozenset(
     {
@@ -142,15 +144,14 @@ def deliver(
     headers = texts_of(found)
     count = (number(headers.get(COUNT)) or 0) + count_of(found)
     seconds = properties.timestamp
+    timestamp_ms = int(seconds) * 1000 if seconds is not None and int(seconds) <= LAST_SECOND else None
     place = Place(epoch, tag, queue, count, headers, properties.message_id or "")
     shown = headers
     for name in headers:
         if name.startswith(_OWN):
             shown = {name: text for name, text in headers.items() if not name.startswith(_OWN)}
             break
-    return Delivery(
-        topic, body, shown, place, None if seconds is None else int(seconds) * 1000, suspect=count >= SUSPICIOUS
-    )
+    return Delivery(topic, body, shown, place, timestamp_ms, suspect=count >= SUSPICIOUS)
 
 
 def texts_of(headers: Mapping[str, Any]) -> Headers:
@@ -159,8 +160,8 @@ def texts_of(headers: Mapping[str, Any]) -> Headers:
 
 
 def number(text: str | None) -> int | None:
-    """A header's number, or None."""
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    """A header's number, or None if it is none: anybody may write to a queue."""
+    return int(text) if text is not None and len(text) <= 15 and text.isascii() and text.isdigit() else None
 
 
 def _delayed(names: Names, body: bytes, headers: Headers, id: str, remaining_ms: int, guard_ms: int) -> Outgoing:

@@ -245,7 +245,7 @@ class Publisher:
             message.body,
             content_type="application/json" if is_json else "application/octet-stream",
             correlation_id=str(tag),
-            message_id=message.id,
+            message_id=message.id if len(message.id) <= 63 or len(message.id.encode()) <= 255 else "",
             timestamp=int(time.time()),
         )
 
