@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -291,9 +292,11 @@ class TaskQueue:
         Handlers that still run may enqueue until they end. Not to be called by a handler, which would wait for itself.
 
         Returns:
-            False if handlers still ran after `timeout` seconds; their tasks run again elsewhere.
+            False if handlers still ran after `timeout` seconds; their tasks run again elsewhere. With a broker that does not
+            answer it takes some seconds more.
         """
         grace = seconds("stop(timeout)", timeout)
+        deadline = time.monotonic() + grace
         if self._pid != os.getpid():
             self._forget_parent()
         with self._lock:
@@ -312,7 +315,7 @@ class TaskQueue:
         self._stopped_clean = all(thread.clean for thread in threads)
         try:
             if driver is not None:
-                driver.close(max(grace, 1.0))
+                driver.close(max(deadline - time.monotonic(), 1.0))
         finally:
             self._over.set()
         return self._stopped_clean
