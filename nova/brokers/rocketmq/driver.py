@@ -351,9 +351,9 @@ class _Parts:
     def _look_at_handing_out(self) -> None:
         """A broker with the older bookkeeping can lose what it hands to a client that has just died.
 
-        Its proxy gives that back at once, and if that is within the millisecond in which it was handed out, both have
-        the same name there, and the message is taken for acked (5.4.0: 7 of 24 on a server that had run for an hour, 0
-        of 61 on another).
+        Its proxy gives that back at once; when both fall into one millisecond they have the same name in its books, and the
+        message is probably taken for acked (not traced; 5.4.0: 4 of 10,000 tasks with 20 kills, and up to 4 of 8 messages
+        to dead clients, on a server that had run for an hour; 0 of 61 on another).
         """
         for broker in self._admin.reach() or ():
             if broker.settings().get("popConsumerKVServiceEnable") != "true":
