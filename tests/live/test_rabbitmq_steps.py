@@ -15,6 +15,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from nova import BrokerError, BrokerUnavailable, ReceivedTask, Retry, Task
 from nova.brokers.base import DriverContext, Message, SubscribeRequest
+from nova.brokers.rabbitmq import publisher as publishing
 from nova.brokers.rabbitmq.config import RabbitMQConfig
 from nova.brokers.rabbitmq.conversation import Conversation
 from nova.brokers.rabbitmq.driver import RabbitMQDriver, _Parts
@@ -336,3 +337,45 @@ def test_counting_dead_letters_keeps_no_bodies(broker: Broker, driver: RabbitMQD
     assert (depth.waiting, depth.dead_by_target) == (60, {topic: 60})
     assert peak < 20 << 20
     assert driver.depth([dead], "g")[dead].waiting == 60
+
+
+# --- what the server says of what was published
+
+
+def test_what_the_server_did_not_take_is_sent_again(
+    driver: RabbitMQDriver, parts: _Parts, broker: Broker, channel: BlockingChannel
+) -> None:
+    """A nack counted as stored would lose an accepted task."""
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=1)).close(5)
+    assert driver.publish([message(topic, "first")]).result(10) == [None]
+    reader = parts._sending.reader
+    assert reader is not None
+    ((number, real),) = reader.confirmed.items()
+    turned: list[int] = []
+
+    def refused_once(tag: int, multiple: bool, is_ack: bool) -> None:
+        turned.append(tag)
+        real(tag, multiple, is_ack and len(turned) > 1)
+
+    reader.confirmed[number] = refused_once
+    assert driver.publish([message(topic, "second")]).result(10) == [None]
+    assert len(turned) == 2, "told as stored only when the second try was"
+    assert ready(channel, f"g.{topic}") == 3, "this server had stored the first try, too"
+
+
+def test_what_was_on_its_way_when_the_connection_ended_is_sent_again(
+    driver: RabbitMQDriver, parts: _Parts, broker: Broker, channel: BlockingChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=1)).close(5)
+    assert driver.publish([message(topic, "first")]).result(10) == [None]
+    swallowed = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "write", lambda connection, data: swallowed.set())
+        confirmation = driver.publish([message(topic, "second")])
+        assert swallowed.wait(10)
+    assert not confirmation.done()
+    cut(parts._sending)
+    assert confirmation.result(15) == [None]
+    assert ready(channel, f"g.{topic}") == 2
