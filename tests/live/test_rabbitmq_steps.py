@@ -6,6 +6,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from nova import BrokerError, BrokerUnavailable, ReceivedTask, Retry, Task
-from nova.brokers.base import DriverContext, Message, SubscribeRequest
+from nova.brokers.base import Confirmation, DriverContext, Message, SubscribeRequest
 from nova.brokers.rabbitmq import publisher as publishing
 from nova.brokers.rabbitmq.config import RabbitMQConfig
 from nova.brokers.rabbitmq.conversation import Conversation
@@ -379,3 +380,28 @@ def test_what_was_on_its_way_when_the_connection_ended_is_sent_again(
     cut(parts._sending)
     assert confirmation.result(15) == [None]
     assert ready(channel, f"g.{topic}") == 2
+
+
+def test_a_delayed_task_stays_with_the_server_until_the_copy_of_this_very_delivery_is_confirmed(
+    driver: RabbitMQDriver, parts: _Parts, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acknowledged before, or by a confirmation of what an earlier connection had brought, a killed worker loses it."""
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=1))
+    moves: list[Confirmation] = []
+
+    def never_confirmed(messages: object) -> Confirmation:
+        moves.append(Future())
+        return moves[-1]
+
+    assert parts._holder is not None
+    monkeypatch.setattr(parts._holder, "_publish", never_confirmed)
+    due_ms = int(time.time() * 1000) + 100
+    assert driver.publish([Message(topic, b"x", {"nova-id": "m"}, "m", due_ms=due_ms)]).result(10) == [None]
+    eventually(lambda: len(moves) == 1)
+    cut(parts._working)
+    eventually(lambda: len(moves) == 2, what="brought again: it was not acknowledged")
+    moves[0].set_result([None])
+    cut(parts._working)
+    eventually(lambda: len(moves) == 3, what="brought again: what was confirmed was another delivery's copy")
+    subscription.close(5)
