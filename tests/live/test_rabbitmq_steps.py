@@ -405,3 +405,22 @@ def test_a_delayed_task_stays_with_the_server_until_the_copy_of_this_very_delive
     cut(parts._working)
     eventually(lambda: len(moves) == 3, what="brought again: what was confirmed was another delivery's copy")
     subscription.close(5)
+
+
+def test_what_is_given_up_comes_again(driver: RabbitMQDriver, parts: _Parts, broker: Broker) -> None:
+    """Its queues have no dead-letter exchange: not put back it would be gone."""
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    subscription: Any = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=5))
+    assert driver.publish([message(topic, "m")]).result(10) == [None]
+    got: list[Any] = []
+
+    def received() -> int:
+        got.extend(subscription.receive(5, 0.2))
+        return len(got)
+
+    eventually(lambda: received() == 1)
+    parts._working.run(lambda: subscription._give_up(got[0]))
+    eventually(lambda: received() == 2)
+    assert got[1].handle.count == got[0].handle.count + 1
+    subscription.ack(got[1:])
+    subscription.close(5)
