@@ -6,7 +6,6 @@ A copy keeps the body and the other headers; it is for the worker's own group al
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
 
 from nova import envelope as h
 from nova.brokers.base import Delivery, Message
@@ -80,7 +79,8 @@ def replay(delivery: Delivery, group: str) -> Message | None:
         return None
     for name in (*_BURIAL, h.ATTEMPT, h.CRASHES, h.DUE, h.EXPIRES, h.START_BY, h.SUSPECT):
         headers.pop(name, None)
-    headers[h.RUN] = str(_number(headers, h.RUN, 1) + 1)
+    run = h.number(headers.get(h.RUN))
+    headers[h.RUN] = str((1 if run is None else run) + 1)
     return _copy(delivery, target, headers, group, None)
 
 
@@ -101,8 +101,3 @@ def _headers_of(delivery: Delivery) -> dict[str, str]:
 def _copy(delivery: Delivery, topic: str, headers: dict[str, str], group: str, due_ms: int | None) -> Message:
     headers[h.GROUP] = group
     return Message(topic, delivery.body, headers, headers.get(h.ID) or new_task_id(), headers.get(h.KEY), due_ms, group)
-
-
-def _number(headers: Mapping[str, str], name: str, default: int) -> int:
-    text = headers.get(name, "")
-    return int(text) if text.isdigit() else default

@@ -184,8 +184,8 @@ class Dead:
             reason=headers.get(h.REASON, ""),
             error_type=headers.get(h.ERROR_TYPE, ""),
             error=headers.get(h.ERROR, ""),
-            attempt=_number(attempt) or 1,
-            died_at=None if (died_ms := _number(died)) is None else from_ms(died_ms),
+            attempt=_plausible(attempt) or 1,
+            died_at=None if (died_ms := _plausible(died)) is None else from_ms(died_ms),
             worker=headers.get(h.WORKER, ""),
             body=delivery.body,
             headers=headers,
@@ -198,9 +198,9 @@ class Dead:
             return topic
 
 
-def _number(text: str) -> int | None:
-    """A header's number, or None if it is none that could be meant: anybody may write to a dead-letter topic."""
-    return int(text) if len(text) <= 14 and text.isascii() and text.isdigit() else None
+def _plausible(text: str) -> int | None:
+    """A number, and none that a datetime could not show."""
+    return h.number(text) if len(text) <= 14 else None
 
 
 def _check_limit(limit: object) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from nova.errors import DecodeError
 
-__all__ = ["Content", "Envelope", "Headers", "read_envelope"]
+__all__ = ["Content", "Envelope", "Headers", "number", "read_envelope"]
 
 Headers = dict[str, str]
 
@@ -147,6 +147,13 @@ def _instant(text: str) -> int:
     if not 0 <= ms <= _LAST_MS:
         raise ValueError(f"{text[:40]} is no instant in milliseconds")
     return ms
+
+
+def number(text: str | None) -> int | None:
+    """A count or an instant in a header, or None if it is none: anybody may write to a topic."""
+    if text is None or len(text) > 15 or not text.isascii() or not text.isdigit():
+        return None
+    return int(text)
 
 
 def read_metadata(headers: Mapping[str, str]) -> dict[str, str]:

@@ -17,9 +17,9 @@ from nova.brokers.kafka.escrow import LeaseBook
 from nova.brokers.kafka.names import Names, Place
 from nova.brokers.kafka.offset_map import OffsetMap
 from nova.brokers.kafka.offsets import Offsets
-from nova.brokers.kafka.records import ESCROW, SENT, TARGET, decode_headers, number
+from nova.brokers.kafka.records import ESCROW, SENT, TARGET, decode_headers
 from nova.brokers.kafka.registry import Registration
-from nova.envelope import GROUP
+from nova.envelope import GROUP, number
 
 __all__ = ["DepthReader"]
 

@@ -22,8 +22,8 @@ from nova.brokers.kafka.compacted import TopicReader
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.partition import KafkaDelivery
-from nova.brokers.kafka.records import DEATHS, ESCROW, Publish, Record, delayed, number, pack
-from nova.envelope import GROUP
+from nova.brokers.kafka.records import DEATHS, ESCROW, Publish, Record, delayed, pack
+from nova.envelope import GROUP, number
 
 __all__ = ["DONE", "RELEASED", "Escrow", "Lease", "LeaseBook"]
 

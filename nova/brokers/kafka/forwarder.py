@@ -33,10 +33,9 @@ from nova.brokers.kafka.records import (
     Publish,
     Record,
     delayed,
-    number,
     released,
 )
-from nova.envelope import ID
+from nova.envelope import ID, number
 from nova.errors import PublishError
 
 __all__ = ["NEAR_LIMIT", "Forwarder", "limits"]

@@ -8,8 +8,8 @@ from confluent_kafka import Message
 
 from nova.brokers.kafka.partition import KafkaDelivery, Partition
 from nova.brokers.kafka.receiving import PumpOptions
-from nova.brokers.kafka.records import DEATHS, SENT, decode_headers, number, unpack
-from nova.envelope import GROUP, Headers
+from nova.brokers.kafka.records import DEATHS, SENT, decode_headers, unpack
+from nova.envelope import GROUP, Headers, number
 
 __all__ = ["RecordReader"]
 

@@ -18,7 +18,7 @@ import msgspec
 from nova.brokers.base import Confirmation, Message
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
-from nova.envelope import CODEC, CREATED, GROUP, ID, VERSION, Headers
+from nova.envelope import CODEC, CREATED, GROUP, ID, VERSION, Headers, number
 
 __all__ = [
     "DEATHS",
@@ -34,7 +34,6 @@ __all__ = [
     "as_record",
     "decode_headers",
     "delayed",
-    "number",
     "pack",
     "released",
     "unpack",
@@ -155,13 +154,6 @@ def unpack(headers: Headers) -> bool:
 def _expand(compact: str) -> Headers:
     values = compact.split(" ")
     return {name: value for name, value in zip((VERSION, CODEC, CREATED), values, strict=False) if value}
-
-
-def number(text: str | None) -> int | None:
-    """A count or an instant in a header, or None if it is none: anybody may write to a topic."""
-    if text is None or len(text) > 15 or not text.isascii() or not text.isdigit():
-        return None
-    return int(text)
 
 
 def decode_headers(raw: Iterable[tuple[str, bytes | str | None]] | None) -> Headers:

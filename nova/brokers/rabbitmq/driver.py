@@ -21,7 +21,7 @@ from nova.brokers.rabbitmq.feed import Source
 from nova.brokers.rabbitmq.groups import GroupKeeper
 from nova.brokers.rabbitmq.holder import Holder
 from nova.brokers.rabbitmq.link import Link
-from nova.brokers.rabbitmq.messages import SENT, Outgoing, as_outgoing, number
+from nova.brokers.rabbitmq.messages import SENT, Outgoing, as_outgoing
 from nova.brokers.rabbitmq.names import Names
 from nova.brokers.rabbitmq.outbox import Item
 from nova.brokers.rabbitmq.publisher import Publisher
@@ -29,6 +29,7 @@ from nova.brokers.rabbitmq.quarantine import QuarantineSubscription
 from nova.brokers.rabbitmq.registry import Registry
 from nova.brokers.rabbitmq.subscription import RabbitSubscription
 from nova.brokers.rabbitmq.topology import Topology
+from nova.envelope import number
 from nova.errors import BrokerError, BrokerUnavailable, NovaError, PublishError
 
 __all__ = ["RabbitMQDriver"]

@@ -9,8 +9,8 @@ from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.channel import ConsumerChannel
 from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.link import Link
-from nova.brokers.rabbitmq.messages import SENT, Place, deliver, number
-from nova.envelope import GROUP
+from nova.brokers.rabbitmq.messages import SENT, Place, deliver
+from nova.envelope import GROUP, number
 
 __all__ = ["Feed", "Source"]
 

@@ -18,9 +18,9 @@ from nova.brokers.rabbitmq import delay_levels as delays
 from nova.brokers.rabbitmq.channel import ConsumerChannel
 from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.link import Link
-from nova.brokers.rabbitmq.messages import DUE, Outgoing, number, released, texts_of
+from nova.brokers.rabbitmq.messages import DUE, Outgoing, released, texts_of
 from nova.brokers.rabbitmq.names import Names
-from nova.envelope import Headers
+from nova.envelope import Headers, number
 from nova.errors import PublishError
 
 __all__ = ["Holder"]

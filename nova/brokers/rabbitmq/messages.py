@@ -17,9 +17,9 @@ from nova.brokers.base import Delivery, Message
 from nova.brokers.rabbitmq.delay_levels import pick
 from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.names import Names
-from nova.envelope import GROUP, Headers
+from nova.envelope import GROUP, Headers, number
 
-__all__ = ["Outgoing", "as_outgoing", "copy_back", "count_of", "deliver", "number", "released", "texts_of"]
+__all__ = ["Outgoing", "as_outgoing", "copy_back", "count_of", "deliver", "released", "texts_of"]
 
 DUE = "nova-x-due"
 TARGET = "nova-x-target"
@@ -157,11 +157,6 @@ def deliver(
 def texts_of(headers: Mapping[str, Any]) -> Headers:
     """The headers that a task may carry: texts, and none of the server's own."""
     return {name: text for name, text in headers.items() if isinstance(text, str) and name not in _BROKERS}
-
-
-def number(text: str | None) -> int | None:
-    """A header's number, or None if it is none: anybody may write to a queue."""
-    return int(text) if text is not None and len(text) <= 15 and text.isascii() and text.isdigit() else None
 
 
 def _delayed(names: Names, body: bytes, headers: Headers, id: str, remaining_ms: int, guard_ms: int) -> Outgoing:

@@ -22,7 +22,7 @@ import msgspec
 from nova.brokers.base import Delivery, Message
 from nova.brokers.rocketmq.names import Names
 from nova.brokers.rocketmq.stubs import definition, service
-from nova.envelope import GROUP, Headers
+from nova.envelope import GROUP, Headers, number
 
 __all__ = [
     "DUE",
@@ -37,7 +37,6 @@ __all__ = [
     "deliver",
     "due_of",
     "new_id",
-    "number",
     "read_headers",
     "released",
     "request_of",
@@ -210,11 +209,6 @@ def visible(headers: Headers) -> Headers:
         if name.startswith(_OWN):
             return {name: text for name, text in headers.items() if not name.startswith(_OWN)}
     return headers
-
-
-def number(text: str | None) -> int | None:
-    """A header's number, or None: anybody may write to a topic."""
-    return int(text) if text is not None and len(text) < 16 and text.isascii() and text.isdigit() else None
 
 
 def new_id() -> str:

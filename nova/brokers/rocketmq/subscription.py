@@ -22,7 +22,8 @@ from nova.brokers.rocketmq.acks import Acker
 from nova.brokers.rocketmq.consumer import Consumer
 from nova.brokers.rocketmq.fetching import Fetcher
 from nova.brokers.rocketmq.leases import Leases
-from nova.brokers.rocketmq.messages import FOR, SENT, Outgoing, Place, copy_back, deliver, number
+from nova.brokers.rocketmq.messages import FOR, SENT, Outgoing, Place, copy_back, deliver
+from nova.envelope import number
 from nova.errors import BrokerUnavailable
 
 __all__ = ["RocketSubscription"]
