@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from nova.brokers.checks import OptionChecks
 from nova.errors import ConfigError
 
 __all__ = ["Node", "RocketMQConfig"]
+
+_CHECK = OptionChecks("with_rocketmq")
 
 PORT = 8081
 NAME_SERVER_PORT = 9876
@@ -58,16 +61,15 @@ class RocketMQConfig:
                 raise ConfigError(f"with_rocketmq({name}): expected text that is not empty")
         if (self.access_key is None) != (self.secret_key is None):
             raise ConfigError("with_rocketmq: access_key and secret_key belong together; give both or neither")
-        if not isinstance(self.tls, bool):
-            raise ConfigError(f"with_rocketmq(tls): expected true or false, got {self.tls!r}")
+        _CHECK.flag("tls", self.tls)
         self._check_consumption()
-        _check_seconds("request_timeout", self.request_timeout, 0.5, 20.0)
-        _check_seconds("send_timeout", self.send_timeout, 0.5, 20.0)
-        _check_seconds("poll_timeout", self.poll_timeout, 0.1, 60.0)
-        _check_seconds("delay_guard", self.delay_guard, 0.0, 60.0)
-        _check_seconds("max_delay", self.max_delay, 0.1, 365 * 86_400.0)
-        _check_integer("max_body_bytes", self.max_body_bytes, 1, 128 << 20)
-        _check_integer("queues", self.queues, 1, 1024)
+        _CHECK.seconds("request_timeout", self.request_timeout, 0.5, 20.0)
+        _CHECK.seconds("send_timeout", self.send_timeout, 0.5, 20.0)
+        _CHECK.seconds("poll_timeout", self.poll_timeout, 0.1, 60.0)
+        _CHECK.seconds("delay_guard", self.delay_guard, 0.0, 60.0)
+        _CHECK.seconds("max_delay", self.max_delay, 0.1, 365 * 86_400.0)
+        _CHECK.integer("max_body_bytes", self.max_body_bytes, 1, 128 << 20)
+        _CHECK.integer("queues", self.queues, 1, 1024)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -98,8 +100,8 @@ class RocketMQConfig:
         if model != "clustering":
             raise ConfigError(f"with_rocketmq(consumer_model): expected 'clustering', got {model!r}")
         if self.max_reconsume_times is not None:
-            _check_integer("max_reconsume_times", self.max_reconsume_times, 0, 1_000_000)
-        _check_seconds("invisible_duration", self.invisible_duration, 2.0, 43_200.0)
+            _CHECK.integer("max_reconsume_times", self.max_reconsume_times, 0, 1_000_000)
+        _CHECK.seconds("invisible_duration", self.invisible_duration, 2.0, 43_200.0)
 
 
 def _read_nodes(name: str, text: object, port: int) -> tuple[Node, ...]:
@@ -120,13 +122,3 @@ def _read_node(name: str, part: str, port: int, text: str) -> Node:
 
 
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]+))(?::(\d{1,5}))?")
-
-
-def _check_integer(name: str, value: object, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ConfigError(f"with_rocketmq({name}): expected an integer from {least} to {most}, got {value!r}")
-
-
-def _check_seconds(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise ConfigError(f"with_rocketmq({name}): expected {least:g} to {most:g} seconds, got {value:g}")

@@ -8,11 +8,7 @@ Without any of them a test is skipped and says why, or fails where `CI` is set.
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 from pathlib import Path
-
-import pytest
 
 from tests.servers import containers, sharing
 from tests.servers.guard import THIS_PROCESS
@@ -44,12 +40,7 @@ def new_server(directory: Path, *, port: int | None = None, owner: int | None = 
 
 def private_server(directory: Path) -> Server:
     """A server of the test's own, started, also where `NOVA_TEST_ROCKETMQ` is set; the test must stop it."""
-    try:
-        server = new_server(directory)
-        server.start()
-    except Unavailable as exc:
-        absent(str(exc))
-    return server
+    return sharing.started(lambda: new_server(directory))
 
 
 def private_java(directory: Path, settings: Settings, keys: tuple[str, str] | None = None) -> RocketServer:
@@ -76,12 +67,7 @@ def prepare() -> None:
 
 def shared_address() -> str:
     """The address of the server that this run's tests share."""
-    given = os.environ.get(GIVEN)
-    if given is None:
-        return sharing.shared_address("rocketmq", _start)
-    if not _asked(given):
-        pytest.fail(f"{GIVEN}={given}, but no RocketMQ answers there", pytrace=False)
-    return given
+    return sharing.given_or_shared("rocketmq", GIVEN, answers, new_server)
 
 
 def shared_stock() -> str:
@@ -96,14 +82,3 @@ def _start_stock(directory: Path, owner: int) -> Started:
     server = RocketServer(directory, settings=STOCK, owner=owner)
     server.start()
     return Started(server.address, server.end)
-
-
-def _start(directory: Path, owner: int) -> Started:
-    server = new_server(directory, owner=owner)
-    server.start()
-    return Started(server.address, server.end)
-
-
-@functools.cache
-def _asked(address: str) -> bool:
-    return answers(address, timeout=10)

@@ -7,7 +7,6 @@ by the thread of one test; `kill` and `restart` may come from another one at a t
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -17,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from nova.brokers.rocketmq.remoting import Remoting
 from nova.errors import BrokerError
+from tests.servers import pausing
 from tests.servers.guard import THIS_PROCESS, guarded
 from tests.servers.ports import free_ports
 from tests.servers.rocketmq.install import install
@@ -104,14 +104,11 @@ class RocketServer:
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open, and nothing is answered."""
-        self._signal(signal.SIGSTOP)
-        deadline = time.monotonic() + 5
-        while self._state() != "T" and time.monotonic() < deadline:
-            time.sleep(0.01)  # a signal takes a moment
+        pausing.pause(self._processes["proxy"])
 
     def resume(self) -> None:
         """End a pause."""
-        self._signal(signal.SIGCONT)
+        pausing.resume(self._processes["proxy"])
 
     def stop(self) -> None:
         """End them; their data stay in the directory. As hard as `kill`: an orderly end takes seconds and proves nothing."""
@@ -129,9 +126,6 @@ class RocketServer:
         if process is not None:
             process.kill()
             process.wait()
-
-    def _signal(self, number: int) -> None:
-        self._processes["proxy"].send_signal(number)
 
     def _run(self, name: str, megabytes: int, main: str, *arguments: str) -> subprocess.Popen[bytes]:
         here = self._directory
@@ -159,14 +153,6 @@ class RocketServer:
             )
         self._processes[name] = process
         return process
-
-    def _state(self) -> str:
-        """The process's state as Linux tells it; T = stopped."""
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8")
-        except OSError:
-            return "T"  # no /proc here, or no such process
-        return stat.rpartition(")")[2].split()[0]
 
     def _tail(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
