@@ -9,13 +9,13 @@ import random
 import statistics
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nova import ReceivedTask, Task
+from tests.chaos.server_kills import three_kills_under_10_000_tasks_lose_nothing
 from tests.conformance.brokers import Broker, make
 from tests.conformance.processes import Workers
 from tests.eventually import eventually, never
@@ -77,47 +77,7 @@ def test_20_kills_of_workers_under_10_000_tasks_lose_nothing(broker: Broker, tmp
 
 @pytest.mark.own_server
 def test_three_kills_of_the_server_under_10_000_tasks_lose_nothing(broker: Broker) -> None:
-    q, producer = broker.queue(), broker.queue()
-    done: Counter[str] = Counter()
-    accepted: set[str] = set()
-    unknown: set[str] = set()
-
-    def handle(task: ReceivedTask) -> None:
-        if task.type == "fail" and task.attempt == 1:
-            raise RuntimeError("once")
-        done.update([task.id])
-        time.sleep(0.002)
-
-    def send() -> None:
-        waiting = [Task("fail" if i % 20 == 0 else "work", i, id=f"t{i}") for i in range(10_000)]
-        while waiting:
-            report = producer.enqueue_batch(waiting[:100], process_in=0.5 if len(waiting) % 500 == 0 else 0.0)
-            accepted.update(task.task_id for task in report.accepted)
-            unknown.update(report.unknown)
-            again = {*report.failed, *report.unknown}
-            waiting = [task for task in waiting[:100] if task.id in again] + waiting[100:]
-
-    q.start(handle, concurrency=8)
-    sending = threading.Thread(target=send)
-    sending.start()
-    away: list[float] = []
-    for kill in range(3):
-        eventually(lambda: len(done) > 2000 * (kill + 1), timeout=180)  # noqa: B023
-        before = len(done)
-        begin = time.monotonic()
-        broker.kill_server()
-        eventually(lambda: len(done) > before + 10, timeout=120, what="a worker is deaf")  # noqa: B023
-        away.append(time.monotonic() - begin)
-    sending.join()
-    eventually(lambda: len(done) == 10_000, timeout=180)
-    twice = sum(done.values()) - len(done)
-    print(
-        f"\nrocketmq: 3 SIGKILLs of the server, 10,000 tasks: lost {len(accepted - set(done))}, duplicates {twice}, unknown "
-        f"and sent again {len(unknown)}, tasks again after {', '.join(f'{seconds:.1f}' for seconds in away)} s, "
-        f"buried {q.depth().dead}"
-    )
-    assert accepted <= set(done)
-    assert q.depth().dead == 0
+    three_kills_under_10_000_tasks_lose_nothing(broker, catch_up=180, back=120)
 
 
 def test_1000_delays_of_50_ms_to_60_s_are_never_early(either: Broker, request: pytest.FixtureRequest) -> None:
