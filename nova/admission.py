@@ -6,7 +6,6 @@ What may not run is settled here. Called by intake threads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 
 import msgspec
 
@@ -30,11 +29,7 @@ _NO_CONTENT = Content("", "", b"", "", 0)
 
 
 class _Known(msgspec.Struct, frozen=True, gc=False):
-    """What headers that several deliveries share say of each task.
-
-    Attributes:
-        envelope: but for the id and the payload.
-    """
+    """What headers that several deliveries share say of each task."""
 
     headers: Mapping[str, str]
     topic: str
@@ -91,31 +86,26 @@ class Admission:
 
     def _read(self, delivery: Delivery, source: Source) -> ReceivedTask:
         headers = delivery.headers
+        task_id = delivery.id
         known = self._known
         if known is not None and headers is known.headers and delivery.topic == known.topic:
-            codec, queue, common = known.codec, known.queue, known.envelope
+            codec, queue, envelope = known.codec, known.queue, known.envelope
         else:
-            name, common = headers.get(CODEC) or "json", None
+            name, envelope = headers.get(CODEC) or "json", None
             codec = self._codecs.get(name) or self._find(name)
             queue = self._queue_of(delivery)
-            if delivery.id is not None and not headers.get(ID) and headers.get(TASK_TYPE) and headers.get(PRIORITY):
-                common = read_envelope(headers, _NO_CONTENT, delivery.id)
-                self._known = _Known(headers, delivery.topic, codec, queue, common)
+            if task_id is not None and not headers.get(ID) and headers.get(TASK_TYPE) and headers.get(PRIORITY):
+                _, envelope = read_envelope(headers, _NO_CONTENT, task_id)
+                self._known = _Known(headers, delivery.topic, codec, queue, envelope)
         content = _decode(codec, delivery)
-        if common is not None and delivery.id is not None:
-            envelope = copy(common)
-            envelope.task_id = delivery.id
-            envelope.payload = content.payload
-        else:
-            envelope = read_envelope(headers, content, delivery.id)
-            if (
-                ID not in headers and delivery.id is None
-            ):  # a foreign producer's: copies of it must say what its body alone says
-                delivery.headers = {**headers, ID: envelope.task_id, TASK_TYPE: envelope.type}
+        if envelope is None or task_id is None:
+            task_id, envelope = read_envelope(headers, content, delivery.id)
+            if delivery.id is None and ID not in headers:  # a foreign producer's: copies must say what its body alone says
+                delivery.headers = {**headers, ID: task_id, TASK_TYPE: envelope.type}
         return ReceivedTask(
-            envelope.task_id,
+            task_id,
             envelope.type,
-            envelope.payload,
+            content.payload,
             envelope.content_type,
             queue,
             envelope.attempt,

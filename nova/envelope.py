@@ -70,9 +70,12 @@ class Content(msgspec.Struct, gc=False):
 
 
 class Envelope(msgspec.Struct, gc=False):
-    """A task with all that delivery says about it. A struct for speed; nobody changes one once it is read.
+    """What delivery says about a task, but for its id. A struct for speed; nobody changes one once it is read.
+
+    Tasks that share their headers share it.
 
     Attributes:
+        type: picks the handler.
         created_ms: when the id was minted; None for a producer that does not say.
         due_ms: not before this instant; None = at once.
         attempt: 1 + failed attempts; a replay resets it.
@@ -81,9 +84,7 @@ class Envelope(msgspec.Struct, gc=False):
         start_by_ms: dead-lettered if not started by this instant.
     """
 
-    task_id: str
     type: str
-    payload: bytes
     content_type: str
     priority: int
     created_ms: int | None = None
@@ -96,11 +97,14 @@ class Envelope(msgspec.Struct, gc=False):
     process_timeout: float | None = None
 
 
-def read_envelope(headers: Mapping[str, str], content: Content, key_id: str | None = None) -> Envelope:
+def read_envelope(headers: Mapping[str, str], content: Content, key_id: str | None = None) -> tuple[str, Envelope]:
     """Join headers and body; where both speak, the header rules (a body is never rewritten on a hop).
 
     Args:
         key_id: the id that the message's key says; it rules over the body's.
+
+    Returns:
+        The task's id, and the rest.
 
     Raises:
         DecodeError: neither names an id or a type, or a number is none or out of all bounds.
@@ -115,16 +119,14 @@ def read_envelope(headers: Mapping[str, str], content: Content, key_id: str | No
         priority = int(get(PRIORITY) or content.priority or 2)
         created = get(CREATED)
         envelope = Envelope(
-            task_id,
             type_,
-            content.payload,
             get(CONTENT_TYPE) or JSON_TYPE,
             priority if 1 <= priority <= 3 else 2,
             _instant(created) if created else None,
         )
         if not _RARE.isdisjoint(headers):
             _read_rare(get, envelope)
-        return envelope
+        return task_id, envelope
     except ValueError as exc:
         raise DecodeError(f"message {task_id}: a header that should be a number is none: {exc}") from exc
 

@@ -144,8 +144,8 @@ def test_ours_carries_gos_three_headers() -> None:
 
 def test_a_go_task_without_our_headers_is_read() -> None:
     headers = {"queue": "TASK_QUEUE_PRIORITY_HIGH", "priority": "3", "task_type": "email.send"}
-    envelope = read_envelope(headers, find_codec("json").decode(GO_JSON, headers))
-    assert (envelope.task_id, envelope.type) == ("7b0e2f54-6f0b-4a0e-9d2c-1f6a1f0e3b11_TASKS", "email.send")
+    task_id, envelope = read_envelope(headers, find_codec("json").decode(GO_JSON, headers))
+    assert (task_id, envelope.type) == ("7b0e2f54-6f0b-4a0e-9d2c-1f6a1f0e3b11_TASKS", "email.send")
     assert (envelope.priority, envelope.attempt, envelope.run, envelope.created_ms) == (3, 1, 1, None)
 
 

@@ -27,6 +27,7 @@ from nova.brokers.kafka.names import Place
 from nova.brokers.kafka.partition import KafkaDelivery, Partition
 from nova.brokers.kafka.reading import RecordReader
 from nova.brokers.kafka.receiving import PumpOptions, Receiver
+from nova.brokers.kafka.tracker import OffsetTracker
 
 __all__ = ["COMMIT_EVERY", "Pump"]
 
@@ -254,15 +255,26 @@ class Pump:
         self._take(messages)
 
     def _take(self, messages: list[Message]) -> None:
+        """Note what came and lend it; empties the list as it goes.
+
+        A record's headers are six objects that Python's collector follows. Kept until the last of a thousand was read they
+        cost it a full collection every few thousand records, 1 µs a record (measured).
+        """
         fresh: list[KafkaDelivery] = []
-        for message in messages:
+        messages.reverse()
+        while messages:
+            message = messages.pop()
             error = message.error()
             if error is not None:
                 self._health.note_read(error, message)
                 continue
             partition = self._partitions.get((message.topic(), message.partition()))  # type: ignore[arg-type]
             offset = message.offset()
-            if partition is None or offset is None or not self._fetch(partition, offset):
+            if partition is None or offset is None:
+                continue
+            if partition.tracker is not None and offset != partition.tracker.next:
+                self._jump(partition, partition.tracker, offset)
+            if not partition.fetch(offset):
                 continue
             try:
                 delivery = self._reader.read(partition, offset, message)
@@ -284,19 +296,17 @@ class Pump:
             else:
                 self._lend(fresh)
 
-    def _fetch(self, partition: Partition, offset: int) -> bool:
-        tracker = partition.tracker
-        if tracker is not None and offset != tracker.next:
-            if offset < tracker.base:
-                _log.error(
-                    "%s: topic %r, partition %d begins again at %d, behind %d: it was made anew; what it holds is taken",
-                    self._label, partition.topic, partition.number, offset, tracker.base,
-                )  # fmt: skip
-                partition.begin_again()
-                self._backlog = [delivery for delivery in self._backlog if delivery.partition is not partition]
-            elif offset > tracker.next == tracker.base and not partition.held:
-                self._look_for_loss(partition, offset)
-        return partition.fetch(offset)
+    def _jump(self, partition: Partition, tracker: OffsetTracker, offset: int) -> None:
+        """Another record came than the next one."""
+        if offset < tracker.base:
+            _log.error(
+                "%s: topic %r, partition %d begins again at %d, behind %d: it was made anew; what it holds is taken",
+                self._label, partition.topic, partition.number, offset, tracker.base,
+            )  # fmt: skip
+            partition.begin_again()
+            self._backlog = [delivery for delivery in self._backlog if delivery.partition is not partition]
+        elif offset > tracker.next == tracker.base and not partition.held:
+            self._look_for_loss(partition, offset)
 
     def _look_for_loss(self, partition: Partition, offset: int) -> None:
         """Offsets were left out: markers and compaction do that, but so does retention, and then tasks are gone."""
