@@ -12,7 +12,7 @@ import msgspec
 from nova.brokers.base import Delivery
 from nova.clock import Clock
 from nova.codecs import Codec, find_codec
-from nova.envelope import CODEC, ID, PRIORITY, TARGET, TASK_TYPE, Content, Envelope, read_envelope
+from nova.envelope import ID, PRIORITY, TARGET, TASK_TYPE, Content, Envelope, codec_of, read_envelope
 from nova.errors import ConfigError, DecodeError
 from nova.outcomes import Outcomes
 from nova.received import ReceivedTask
@@ -91,7 +91,7 @@ class Admission:
         if known is not None and headers is known.headers and delivery.topic == known.topic:
             codec, queue, envelope = known.codec, known.queue, known.envelope
         else:
-            name, envelope = headers.get(CODEC) or "json", None
+            name, envelope = codec_of(headers), None
             codec = self._codecs.get(name) or self._find(name)
             queue = self._queue_of(delivery)
             if task_id is not None and not headers.get(ID) and headers.get(TASK_TYPE) and headers.get(PRIORITY):
@@ -100,7 +100,9 @@ class Admission:
         content = _decode(codec, delivery)
         if envelope is None or task_id is None:
             task_id, envelope = read_envelope(headers, content, delivery.id)
-            if delivery.id is None and ID not in headers:  # a foreign producer's: copies must say what its body alone says
+            if (
+                delivery.id is None and ID not in headers
+            ):  # a foreign producer's: copies must say what its body alone says
                 delivery.headers = {**headers, ID: task_id, TASK_TYPE: envelope.type}
         return ReceivedTask(
             task_id,

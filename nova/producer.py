@@ -104,9 +104,7 @@ class Producer:
         headers = {
             h.QUEUE: topic,
             h.PRIORITY: str(int(settings.priority)),
-            h.VERSION: h.WIRE_VERSION,
-            h.CREATED: str(now_ms),
-            h.CODEC: self._codec.name,
+            h.STAMP: h.stamp(self._codec.name, now_ms),
         }
         if due_ms is not None:
             headers[h.DUE] = str(due_ms)

@@ -1,7 +1,7 @@
 """The forms a task takes in a message body, found by name.
 
 `json` always works; `orjson` (alias `sonic`) and `protobuf` need their extra; `blob` is the bare payload. A consumer
-decodes each message by its `nova-codec` header, so formats may be switched under traffic.
+decodes each message by its `nova` header, so formats may be switched under traffic.
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ class Codec(Protocol):
     """Turns content into a message body and back. Called from many threads at once: keep it free of state.
 
     Attributes:
-        name: 1 to 50 of `A-Za-z0-9_-`; travels in the `nova-codec` header and picks the decoder at the consumer.
+        name: 1 to 50 of `A-Za-z0-9_-`; travels in the `nova` header and picks the decoder at the consumer.
     """
 
     @property
     def name(self) -> str:
-        """The name in the `nova-codec` header."""
+        """The name in the `nova` header."""
         ...
 
     def encode(self, content: Content) -> bytes:

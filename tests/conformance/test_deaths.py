@@ -131,7 +131,7 @@ def test_a_suspect_is_only_run_by_the_workers_of_its_own_queue(broker: Broker) -
     headers = {
         "nova-id": "suspect",
         "task_type": "row",
-        "nova-codec": "blob",
+        "nova": "1 blob",
         "nova-target": f"{broker.prefix}-imports",
     }
     suspect = Message(topic, b"x", {**headers, "nova-group": "g"}, "suspect", group="g")

@@ -91,8 +91,8 @@ def test_an_undecodable_message_is_buried_at_once_with_its_bytes(broker: Broker)
     driver = broker.driver()
     topic = f"{broker.prefix}_PRIORITY_NORMAL"
     driver.ensure([topic])
-    bad = Message(topic, b"\xff not json", {"nova-id": "bad", "nova-codec": "json"}, "bad")
-    strange = Message(topic, b"?", {"nova-id": "strange", "nova-codec": "martian"}, "strange")
+    bad = Message(topic, b"\xff not json", {"nova-id": "bad", "nova": "1 json"}, "bad")
+    strange = Message(topic, b"?", {"nova-id": "strange", "nova": "1 martian"}, "strange")
     assert driver.publish([bad, strange]).result(10) == [None, None]
     handled: list[str] = []
     q.start(lambda task: handled.append(task.id))

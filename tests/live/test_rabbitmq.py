@@ -109,7 +109,7 @@ def test_a_message_that_leaves_the_levels_long_before_its_time_goes_through_them
     q.start(lambda task: seen.append(time.time()))
     due = time.time() + 4
     headers: dict[str, Any] = {
-        **{"nova-id": "t", "task_type": "t", "nova-codec": "blob", "nova-due": str(int(due * 1000))},
+        **{"nova-id": "t", "task_type": "t", "nova": "1 blob", "nova-due": str(int(due * 1000))},
         **{"nova-x-due": str(int(due * 1000)), "nova-x-target": f"{broker.prefix}_PRIORITY_NORMAL"},
         "x-first-death-queue": "nova_delay_v1_11",
         "x-death": [{"queue": f"nova_delay_v1_{level:02d}", "reason": "expired", "count": 1} for level in range(6, 38)],

@@ -44,8 +44,7 @@ headers = st.fixed_dictionaries(
         "priority": st.sampled_from(["1", "2", "3", "", "9", "x"]),
     },
     optional={
-        "nova-codec": st.sampled_from(["json", "blob", "nope", ""]),
-        "nova-created": st.sampled_from(["1700000000000", "soon"]),
+        "nova": st.sampled_from(["1 json 1700000000000", "1 blob soon", "1 nope", "1  1700000000000", "1", ""]),
         "nova-attempt": st.sampled_from(["1", "3"]),
         "nova-run": st.sampled_from(["2"]),
         "nova-due": st.sampled_from([str(NOW_MS + 5), str(NOW_MS - 5), ""]),

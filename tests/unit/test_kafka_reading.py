@@ -7,10 +7,10 @@ from confluent_kafka import Message
 from nova.brokers.kafka.partition import KafkaDelivery, Partition
 from nova.brokers.kafka.reading import RecordReader
 from nova.brokers.kafka.receiving import PumpOptions
-from nova.brokers.kafka.records import DEATHS, SENT, pack
+from nova.brokers.kafka.records import DEATHS, SENT, without_id
 
 TOPIC = "T_PRIORITY_NORMAL"
-PLAIN = {"task_type": "mail", "nova-v": "1", "nova-codec": "json", "nova-created": "1700000000000"}
+PLAIN = {"task_type": "mail", "nova": "1 json 1700000000000"}
 REGISTERED_MS = 1_700_000_000_000
 
 
@@ -32,7 +32,7 @@ def read(reader: RecordReader, *records: Message) -> list[KafkaDelivery | None]:
 
 
 def task(task_id: str, **others: str) -> Message:
-    return record(task_id, pack({**PLAIN, "nova-id": task_id, **others}, task_id))
+    return record(task_id, without_id({**PLAIN, "nova-id": task_id, **others}, task_id))
 
 
 def test_neighbours_share_their_headers_and_have_their_own_ids() -> None:
@@ -71,7 +71,7 @@ def test_what_is_addressed_to_another_group_or_older_than_this_one_is_passed_ove
 
 
 def test_a_task_keyed_by_something_else_keeps_its_id_and_its_deaths_are_no_header() -> None:
-    headers = pack({**PLAIN, "nova-id": "t1"}, "tenant")
+    headers = without_id({**PLAIN, "nova-id": "t1"}, "tenant")
     (found,) = read(reader(), record("tenant", {**headers, DEATHS: "2"}))
     assert found is not None
     assert (found.headers["nova-id"], found.id, found.deaths) == ("t1", None, 2)

@@ -15,7 +15,7 @@ from nova.brokers.base import Message
 from nova.brokers.rabbitmq.ackbook import AckBook
 from nova.brokers.rabbitmq.config import Node, RabbitMQConfig, read_url
 from nova.brokers.rabbitmq.delay_levels import BOTTOM, TOP, Level, levels, pick
-from nova.brokers.rabbitmq.messages import Place, as_outgoing, copy_back, deliver, released
+from nova.brokers.rabbitmq.messages import Outgoing, Place, as_outgoing, copy_back, deliver, named, released
 from nova.brokers.rabbitmq.names import Names
 from nova.brokers.rabbitmq.registry import Book
 
@@ -261,6 +261,26 @@ def test_what_is_given_back_keeps_its_count_and_loses_what_the_server_wrote() ->
     assert place.count == 3
     copy = copy_back(delivery, "g.SHOP-mail")
     assert copy.headers == {"nova-id": "t", "x": "mine", "nova-x-sent": "5", "nova-x-count": "3"}
+
+
+@given(
+    st.sampled_from(["", "t", "ü" * 127 + "x", "ü" * 128, "x" * 300]),
+    st.dictionaries(st.sampled_from(["nova", "task_type", "x"]), st.text(max_size=5)),
+    st.sampled_from([None, "same", "other"]),
+)
+def test_whatever_the_id_its_headers_arrive_as_they_were_sent(
+    id: str, headers: dict[str, str], said: str | None
+) -> None:
+    """It travels in the message id alone where that can hold it: the header and the property would say it twice."""
+    if said is not None and id:
+        headers["nova-id"] = id if said == "same" else said
+    if "nova" in headers and id:
+        headers.setdefault("nova-id", id)  # as every task of Nova's
+    sent, message_id = named(Outgoing("e", "k", b"", headers, id))
+    assert len(message_id.encode()) <= 255
+    assert ("nova-id" in sent) == ("nova-id" in headers and not (message_id and "nova" in headers and said != "other"))
+    properties = BasicProperties(headers=dict(sent), message_id=message_id or None)
+    assert deliver("T", "g.T", 1, 1, properties, b"").headers == headers
 
 
 def test_no_two_groups_of_any_prefixes_share_a_queue() -> None:

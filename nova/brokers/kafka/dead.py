@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from nova.brokers.base import Delivery
 from nova.brokers.kafka.compacted import RangeReader, TopicReader
-from nova.brokers.kafka.records import Publish, Record, decode_headers, unpack
+from nova.brokers.kafka.records import Publish, Record, decode_headers
 from nova.envelope import GROUP, TARGET
 from nova.errors import BrokerError
 
@@ -63,7 +63,6 @@ class KafkaDeadLetters:
                 offset, value = message.offset(), message.value()
                 if offset in wanted and value is not None:
                     headers = decode_headers(message.headers())  # type: ignore[arg-type]
-                    unpack(headers)
                     delivery = Delivery(self._topic, value, headers, message.key(), message.timestamp()[1])
                     found.append((str(offset), delivery))
             return found

@@ -22,7 +22,7 @@ from nova.brokers.kafka.compacted import TopicReader
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.partition import KafkaDelivery
-from nova.brokers.kafka.records import DEATHS, ESCROW, Publish, Record, delayed, pack
+from nova.brokers.kafka.records import DEATHS, ESCROW, Publish, Record, delayed, without_id
 from nova.envelope import GROUP, number
 
 __all__ = ["DONE", "RELEASED", "Escrow", "Lease", "LeaseBook"]
@@ -102,7 +102,7 @@ class Escrow:
         deaths = delivery.charges - 1 if delivery.charges else delivery.deaths
         key = delivery.task_id
         own = {ESCROW: token, GROUP: self._group, DEATHS: str(deaths)}
-        headers = {**pack(dict(delivery.headers), key), **own}
+        headers = {**without_id(dict(delivery.headers), key), **own}
         copy = delayed(self._names, self._lanes, delivery.topic, key, delivery.body, headers, due_ms, now_ms)
 
         def copied(done: Confirmation) -> None:

@@ -95,7 +95,7 @@ class Holder:
     def bring(self, queue: str, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """Into the heap, by the instant it is due."""
         del queue
-        headers = texts_of(properties.headers or {})
+        headers = texts_of(properties)
         due_ms = number(headers.get(DUE)) or 0
         # One that must go through the levels again leaves at once: it would take a place here for long.
         at_ms = due_ms if due_ms <= clock.now_ms() + 2 * self._guard_ms + 1000 else 0

@@ -283,7 +283,7 @@ class _Leases:
 
     def _send_home(self, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """A copy from before the connection was lost, whose time was not over yet: nothing else stands for its task."""
-        headers = {name: text for name, text in texts_of(properties.headers or {}).items() if name != TOKEN}
+        headers = {name: text for name, text in texts_of(properties).items() if name != TOKEN}
         home = Outgoing("", self._home, body, headers, properties.message_id or "")
 
         def sent(error: PublishError | None) -> None:

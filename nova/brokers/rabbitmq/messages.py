@@ -17,9 +17,9 @@ from nova.brokers.base import Delivery, Message
 from nova.brokers.rabbitmq.delay_levels import pick
 from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.names import Names
-from nova.envelope import GROUP, Headers, number
+from nova.envelope import GROUP, ID, STAMP, Headers, number
 
-__all__ = ["Outgoing", "as_outgoing", "copy_back", "count_of", "deliver", "released", "texts_of"]
+__all__ = ["Outgoing", "as_outgoing", "copy_back", "count_of", "deliver", "named", "released", "texts_of"]
 
 DUE = "nova-x-due"
 TARGET = "nova-x-target"
@@ -140,9 +140,8 @@ def deliver(
     topic: str, queue: str, epoch: int, tag: int, properties: Properties | spec.BasicProperties, body: bytes
 ) -> Delivery:
     """A delivery of what the server brought."""
-    found = properties.headers or {}
-    headers = texts_of(found)
-    count = (number(headers.get(COUNT)) or 0) + count_of(found)
+    headers = texts_of(properties)
+    count = (number(headers.get(COUNT)) or 0) + count_of(properties.headers or {})
     seconds = properties.timestamp
     timestamp_ms = int(seconds) * 1000 if seconds is not None and int(seconds) <= LAST_SECOND else None
     place = Place(epoch, tag, queue, count, headers, properties.message_id or "")
@@ -154,9 +153,24 @@ def deliver(
     return Delivery(topic, body, shown, place, timestamp_ms, suspect=count >= SUSPICIOUS)
 
 
-def texts_of(headers: Mapping[str, Any]) -> Headers:
-    """The headers that a task may carry: texts, and none of the server's own."""
-    return {name: text for name, text in headers.items() if isinstance(text, str) and name not in _BROKERS}
+def named(message: Outgoing) -> tuple[Headers, str]:
+    """Headers and message id as they travel: the id of a task of Nova's stands once, where the property can hold it."""
+    headers, id = message.headers, message.id
+    if len(id) > 63 and len(id.encode()) > 255:
+        return headers, ""
+    if STAMP in headers and id and headers.get(ID) == id:
+        headers = headers.copy()
+        del headers[ID]
+    return headers, id
+
+
+def texts_of(properties: Properties | spec.BasicProperties) -> Headers:
+    """The headers that a task may carry: texts, none of the server's own, and the id that `named` left out."""
+    found = (properties.headers or {}).items()
+    headers = {name: text for name, text in found if isinstance(text, str) and name not in _BROKERS}
+    if STAMP in headers and properties.message_id:
+        headers.setdefault(ID, properties.message_id)
+    return headers
 
 
 def _delayed(names: Names, body: bytes, headers: Headers, id: str, remaining_ms: int, guard_ms: int) -> Outgoing:

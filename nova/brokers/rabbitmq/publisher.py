@@ -21,12 +21,12 @@ from nova.brokers.base import Confirmation
 from nova.brokers.rabbitmq.failures import NOT_FOUND, text_of
 from nova.brokers.rabbitmq.frames import publish_frames
 from nova.brokers.rabbitmq.link import Link
-from nova.brokers.rabbitmq.messages import Outgoing
+from nova.brokers.rabbitmq.messages import Outgoing, named
 from nova.brokers.rabbitmq.outbox import Item, Outbox
 from nova.brokers.rabbitmq.probe import Probe
 from nova.brokers.rabbitmq.silent import SilentPlaces
 from nova.brokers.rabbitmq.writing import write
-from nova.envelope import CODEC
+from nova.envelope import codec_of
 from nova.errors import PublishError, QueueFull, Unroutable
 
 __all__ = ["Publisher"]
@@ -235,17 +235,18 @@ class Publisher:
     def _frames(self, channel: Channel, message: Outgoing, tag: int) -> bytes:
         """The correlation id tells which message it was, if the server has no place for it."""
         connection: Any = channel.connection
-        is_json = message.headers.get(CODEC) in (None, "json", "orjson")
+        headers, message_id = named(message)
+        is_json = codec_of(headers) in ("json", "orjson")
         return publish_frames(
             channel.channel_number,
             connection._body_max_length,
             message.exchange,
             message.key,
-            message.headers,
+            headers,
             message.body,
             content_type="application/json" if is_json else "application/octet-stream",
             correlation_id=str(tag),
-            message_id=message.id if len(message.id) <= 63 or len(message.id.encode()) <= 255 else "",
+            message_id=message_id,
             timestamp=int(time.time()),
         )
 
