@@ -30,7 +30,7 @@ LONE = 100
 """And lone sends this one."""
 
 RAW_IN, RAW_CHUNKS_IN = "confluent-kafka alone: in", "confluent-kafka alone: in, by 1,000"
-NOVA_IN = {1000: "Nova enqueue_batch(1,000)", 100: "Nova enqueue_batch(100)"}
+NOVA_IN = {size: f"Nova enqueue_batch({size:,})" for size in (10_000, 1000, 100)}
 PEER_IN = "FastStream publish_batch(1,000)"
 RAW_LONE, NOVA_LONE, PEER_LONE = "confluent-kafka alone: produce, flush", "Nova enqueue", "FastStream publish"
 RAW_OUT = "confluent-kafka alone: out"
@@ -53,6 +53,7 @@ def ratios() -> list[Ratio]:
     return [
         Ratio("out: one task a call", NOVA_OUT, "FastStream", (PEER_OUT,), (8.0,)),
         Ratio("out: batches of 500", NOVA_BATCHES, "FastStream", (PEER_BATCHES,), (1.5,)),
+        Ratio("in: enqueue_batch(10,000)", NOVA_IN[10_000], alone, (RAW_IN,), (0.5,)),
         Ratio("in: enqueue_batch(1,000)", NOVA_IN[1000], alone, (RAW_IN,), (0.5,)),
         Ratio("in: enqueue_batch(100)", NOVA_IN[100], alone, (RAW_IN,), (0.5,)),
         Ratio("in: enqueue, p50 in ms", NOVA_LONE, f"{alone}, flush", (RAW_LONE,), (1.5,), value=p50, at_most=True),
@@ -90,6 +91,7 @@ class Round:
         few, lone = max(CHUNK, self._tasks // SLOW), max(CHUNK, self._tasks // LONE)
         ins = [
             Step(RAW_IN, "raw_kafka", "produce", "raw", (self._tasks,)),
+            Step(NOVA_IN[10_000], "nova_kafka", "enqueue_batch", "nova-10000", (self._tasks, 10_000)),
             Step(NOVA_IN[1000], "nova_kafka", "enqueue_batch", "nova-1000", (self._tasks, 1000)),
             Step(RAW_CHUNKS_IN, "raw_kafka", "produce_chunks", "chunks", (self._tasks, 1000)),
             Step(NOVA_IN[100], "nova_kafka", "enqueue_batch", "nova-100", (self._tasks, 100)),
@@ -107,7 +109,7 @@ class Round:
             Step(NOVA_BATCHES, "nova_kafka", "handle_batches", "nova-100", (self._tasks,)),
             Step(PEER_BATCHES, PEER, "handle_batches", "peer", (self._tasks,)),
         ]
-        for prefix in ("nova-1000", "nova-100", "nova-lone"):
+        for prefix in (*(f"nova-{size}" for size in NOVA_IN), "nova-lone"):
             spawn("nova_kafka", "prepare", self._address, f"{self._prefix}{prefix}", 0)
         spawn("raw_kafka", "produce", self._address, f"{self._prefix}peer-few", few)
         for steps in (ins, lones, outs):

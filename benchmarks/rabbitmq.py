@@ -28,7 +28,7 @@ LONE = 50
 """And lone sends this one."""
 
 RAW_IN, RAW_LONE, RAW_OUT = "pika alone: in, pipelined confirms", "pika alone: blocking confirm", "pika alone: out"
-NOVA_IN = {1000: "Nova enqueue_batch(1,000)", 100: "Nova enqueue_batch(100)"}
+NOVA_IN = {size: f"Nova enqueue_batch({size:,})" for size in (10_000, 1000, 100)}
 NOVA_LONE, NOVA_OUT, NOVA_BATCHES = "Nova enqueue", "Nova start, one task a call", "Nova start_batch(500)"
 PEERS = {
     "Dramatiq": (DRAMATIQ, "peer_dramatiq"),
@@ -50,6 +50,7 @@ def ratios() -> list[Ratio]:
     best_in, best_out = tuple(PEERS_IN.values()), tuple(PEERS_OUT.values())
     return [
         Ratio("out: one task a call", NOVA_OUT, "the best peer", best_out, (3.0, 4.0)),
+        Ratio("in: enqueue_batch(10,000)", NOVA_IN[10_000], "pika alone", (RAW_IN,), (0.8, 0.9)),
         Ratio("in: enqueue_batch(1,000)", NOVA_IN[1000], "pika alone", (RAW_IN,), (0.8, 0.9)),
         Ratio("in: enqueue", NOVA_LONE, "pika alone, blocking", (RAW_LONE,), (0.8,)),
         Ratio("in: enqueue_batch(100)", NOVA_IN[100], "pika alone", (RAW_IN,)),
@@ -85,8 +86,10 @@ class Round:
         few, lone = max(100, self._tasks // SLOW), max(100, self._tasks // LONE)
         ins = [
             Step(RAW_IN, "raw_pika", "publish", "raw", (self._tasks,)),
-            Step(NOVA_IN[1000], "nova_rabbitmq", "enqueue_batch", "nova-1000", (self._tasks, 1000)),
-            Step(NOVA_IN[100], "nova_rabbitmq", "enqueue_batch", "nova-100", (self._tasks, 100)),
+            *(
+                Step(name, "nova_rabbitmq", "enqueue_batch", f"nova-{size}", (self._tasks, size))
+                for size, name in NOVA_IN.items()
+            ),
             *(Step(PEERS_IN[name], module, "publish", name, (few,)) for name, (_, module) in PEERS.items()),
         ]
         lones = [
@@ -99,7 +102,7 @@ class Round:
             Step(NOVA_BATCHES, "nova_rabbitmq", "handle_batches", "nova-100", (self._tasks,)),
             *(Step(PEERS_OUT[name], module, "handle", name, (few,)) for name, (_, module) in PEERS.items()),
         ]
-        for prefix in ("nova-1000", "nova-100", "nova-lone"):
+        for prefix in (*(f"nova-{size}" for size in NOVA_IN), "nova-lone"):
             spawn("nova_rabbitmq", "prepare", self._address, f"{self._prefix}{prefix}", 0)
         for steps in (ins, lones, outs):
             for step in reversed(steps) if backwards else steps:
