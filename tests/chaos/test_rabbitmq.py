@@ -13,9 +13,14 @@ from nova import Task
 from tests.chaos.server_kills import three_kills_under_10_000_tasks_lose_nothing
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually
+from tests.live.leaderless import hold_beside
+from tests.servers.rabbitmq.finding import private_node
 
 DEAF_AFTER = 20.0
-"""Seconds within which a worker must have its first task; a consumer that is not confirmed is given up after 5 s."""
+"""Seconds within which a worker must have its first task.""" ""
+
+HELD_FOR = 220.0
+"""More than twice the 95 s after which the server ends a connection that waits for a leader."""
 
 
 @pytest.fixture
@@ -61,3 +66,15 @@ def test_50_starts_after_kills_of_the_server_and_none_is_deaf(broker: Broker) ->
         waits.append(time.monotonic() - begin)
         q.stop()
     print(f"\n50 starts, the server killed before every tenth: first task after at most {max(waits):.2f} s, none deaf")
+
+
+def test_what_the_neighbours_of_a_queue_without_a_leader_hold_for_long_stays_theirs(tmp_path: Path) -> None:
+    server = private_node(tmp_path)
+    try:
+        after = hold_beside(server, "LONG", HELD_FOR)
+    finally:
+        server.stop()
+    print(
+        f"\nheld for {HELD_FOR:g} s beside a queue without a leader: none given to others, none counted, nothing piled up;"
+        f" its own tasks {after:.1f} s after the leader was back"
+    )

@@ -400,9 +400,6 @@ def kafka_header_names() -> set[str]:
     }
 
 
-RABBITMQ_DRIVER = ROOT / "nova" / "brokers" / "rabbitmq" / "driver.py"
-
-
 def thread_names() -> set[str]:
     """The names of Nova's threads that are written out in its source."""
     return {
@@ -411,7 +408,7 @@ def thread_names() -> set[str]:
         for found in re.findall(
             r'(?:name=|DueQueue(?:\[\w+\])?\(\s*)"(nova-[a-z-]+)"', file.read_text(encoding="utf-8")
         )
-    } | {f"nova-rabbitmq-{role}" for role in re.findall(r'Link\(config, where, "(\w+)"\)', RABBITMQ_DRIVER.read_text())}
+    }
 
 
 def test_every_option_of_kafka_is_documented() -> None:

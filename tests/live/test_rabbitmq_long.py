@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 import pytest
 
@@ -126,8 +127,9 @@ def test_the_long_task_of_a_lost_connection_comes_back_at_once_and_counted(broke
 
 def _cut(driver: object) -> None:
     """As if the machine had gone: no goodbye."""
-    link = driver._parts._working  # type: ignore[attr-defined]
-    link.run(lambda: link.reset("cut by the test"))
+    links = driver._parts._links  # type: ignore[attr-defined]
+    for link in [*links._for_queues, links.asking]:
+        link.run(partial(link.reset, "cut by the test"))
     never(lambda: False, during=0.1)
 
 

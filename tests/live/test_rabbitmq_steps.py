@@ -21,6 +21,7 @@ from nova.brokers.rabbitmq.config import RabbitMQConfig
 from nova.brokers.rabbitmq.conversation import Conversation
 from nova.brokers.rabbitmq.driver import RabbitMQDriver, _Parts
 from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.loop import Loop
 from nova.brokers.rabbitmq.messages import Outgoing
 from nova.brokers.rabbitmq.names import QUORUM
 from nova.brokers.rabbitmq.publisher import Publisher
@@ -87,7 +88,7 @@ def test_a_conversation_in_which_messages_came_is_over_with_its_channel(
     with parts.topology.talk() as talk:
         found = talk.get(queue)
         assert found is not None
-        cut(parts._working)
+        cut(parts._links.asking)
         with pytest.raises(BrokerUnavailable, match="begin again"):
             talk.get(queue)
         talk.ack([found.tag])
@@ -99,7 +100,7 @@ def test_what_belongs_to_a_connection_is_not_gone_on_with_on_another(broker: Bro
         take(talk, f"{broker.prefix}_LOCK", 5, "a test")
         assert talk.look(f"{broker.prefix}_MISSING") is None, "a refusal costs a channel and no more"
         talk.flush()
-        cut(parts._working)
+        cut(parts._links.asking)
         with pytest.raises(BrokerUnavailable, match="lost in between"):
             talk.flush()
 
@@ -120,7 +121,7 @@ def test_a_turn_is_given_back_also_when_the_time_of_its_conversation_is_over(bro
 
 
 def test_a_channel_that_opens_too_late_is_closed(parts: _Parts) -> None:
-    connection: Any = parts._working.await_up(5)
+    connection: Any = parts._links.asking.await_up(5)
     before = len(connection._channels)
     busy, go_on = threading.Event(), threading.Event()
 
@@ -128,12 +129,12 @@ def test_a_channel_that_opens_too_late_is_closed(parts: _Parts) -> None:
         busy.set()
         go_on.wait(10)
 
-    with Conversation(parts._working, 0.3) as talk:
+    with Conversation(parts._links.asking, 0.3) as talk:
         opening = talk._open_on
 
         def slow(connection: Any, done: Callable[..., bool]) -> None:
             opening(connection, done)
-            parts._working.run(hold_up)  # so that its answer is read after the time is over
+            parts._links.asking.run(hold_up)  # so that its answer is read after the time is over
 
         talk._open_on = slow  # type: ignore[method-assign]
         with pytest.raises(BrokerUnavailable, match=r"no answer in 0\.3 s"):
@@ -198,7 +199,7 @@ def test_a_writer_that_lost_its_turn_writes_nothing(broker: Broker, driver: Rabb
     other.open(DriverContext(prefix=broker.prefix), 10)
 
     def register(book: Book) -> tuple[None, bool]:
-        cut(parts._working)
+        cut(parts._links.asking)
         assert other._open_parts.keeper._registry.change(lambda book: (book.register("b", ["t"], 2), True))
         return None, book.register("a", ["t"], 1)
 
@@ -303,7 +304,9 @@ def test_a_place_that_cannot_be_made_is_tried_once_for_all_messages(
 
 def test_what_is_given_up_while_the_server_is_away_is_not_kept() -> None:
     config = RabbitMQConfig(url=f"amqp://127.0.0.1:{free_ports(1)[0]}")
-    link = Link(config, "rabbitmq at nowhere", "publishing")
+    loop = Loop(name="nova-rabbitmq-test", failed=lambda: None)
+    loop.start()
+    link = Link(loop, config, "rabbitmq at nowhere", "publishing")
     publisher = Publisher(
         link, confirm_timeout=0.5, blocked_timeout=1, unclaimed=lambda topic: topic, repair=lambda item: None
     )
@@ -317,6 +320,7 @@ def test_what_is_given_up_while_the_server_is_away_is_not_kept() -> None:
     finally:
         publisher.close(0.1)
         link.close(1)
+        loop.close()
 
 
 # --- dead letters
@@ -399,10 +403,10 @@ def test_a_delayed_task_stays_with_the_server_until_the_copy_of_this_very_delive
     due_ms = int(time.time() * 1000) + 100
     assert driver.publish([Message(topic, b"x", {"nova-id": "m"}, "m", due_ms=due_ms)]).result(10) == [None]
     eventually(lambda: len(moves) == 1)
-    cut(parts._working)
+    cut(parts._holder._channel._link)
     eventually(lambda: len(moves) == 2, what="brought again: it was not acknowledged")
     moves[0].set_result([None])
-    cut(parts._working)
+    cut(parts._holder._channel._link)
     eventually(lambda: len(moves) == 3, what="brought again: what was confirmed was another delivery's copy")
     subscription.close(5)
 
@@ -419,7 +423,7 @@ def test_what_is_given_up_comes_again(driver: RabbitMQDriver, parts: _Parts, bro
         return len(got)
 
     eventually(lambda: received() == 1)
-    parts._working.run(lambda: subscription._give_up(got[0]))
+    parts._links.asking.run(lambda: subscription._give_up(got[0]))
     eventually(lambda: received() == 2)
     assert got[1].handle.count == got[0].handle.count + 1
     subscription.ack(got[1:])

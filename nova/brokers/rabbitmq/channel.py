@@ -1,9 +1,9 @@
-"""One queue's consuming channel: opened, watched until the consumer is confirmed, opened anew after whatever ends it.
+"""One queue's consuming channel, on a connection of its own: opened, and opened anew after whatever ends it.
 
-All on the link's thread. A consumer that the server does not confirm would be deaf for ever: after a crash of the server a
-quorum queue may be without a leader for a while, and then answers nothing at all. A channel that waits for such a queue does
-nothing else any more, and what it holds of another queue stays with it even when its connection ends (3.10.8, tried). Hence a
-channel for each queue.
+All on the link's thread. A quorum queue without a leader answers nothing at all. A channel that asks it for something waits
+with all that it holds, and after some 95 s the server ends its connection (3.10.8, tried). Nothing is gained by giving the
+channel up before: it stays in the server as long, and the requests of all that were given up are done when the leader is
+back, which counts the queue's tasks each time. So a channel is waited for until the server gives it up.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from nova.brokers.rabbitmq.cancelling import cancel
 from nova.brokers.rabbitmq.failures import text_of
 from nova.brokers.rabbitmq.frames import ack_frames
 from nova.brokers.rabbitmq.incoming import Properties
-from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.links import Links
 from nova.brokers.rabbitmq.writing import write
 
 __all__ = ["ConsumerChannel", "Receiver"]
 
 CONFIRMED_WITHIN = 5.0
+"""Seconds after which it is said that a queue does not answer, and its neighbours are not kept waiting for it."""
+HOPELESS_AFTER = 150.0
+"""Seconds after which a server that has forgotten what it was asked is asked again, on another connection."""
 AGAIN_FIRST = 0.2
 AGAIN_MOST = 5.0
 
@@ -62,7 +65,7 @@ class ConsumerChannel:
 
     def __init__(
         self,
-        link: Link,
+        links: Links,
         receiver: Receiver,
         queue: str,
         prefetch: int,
@@ -71,9 +74,9 @@ class ConsumerChannel:
     ) -> None:
         self.epoch = 0
         self.is_served = False
-        self.trouble: str | None = link.trouble
+        self.trouble: str | None = None
         self.book = AckBook()
-        self._link = link
+        self._link = link = links.open_for(queue)
         self._receiver = receiver
         self._queue = queue
         self._prefetch = prefetch
@@ -87,6 +90,7 @@ class ConsumerChannel:
         self._again = AGAIN_FIRST
         self._is_first = True
         self._preparing = False
+        self._pause = 0.0
         link.run(lambda: link.add(self))
 
     @property
@@ -100,9 +104,9 @@ class ConsumerChannel:
         return self._in_force
 
     def want(self, prefetch: int) -> None:
-        """Consume with another prefetch from now on: a new consumer takes the place of the old one."""
+        """Consume with another prefetch, once the last one is confirmed: a new consumer takes the place of the old one."""
         self._prefetch = prefetch
-        if self.is_open and prefetch != self._in_force:
+        if self.is_open and not self._unconfirmed and prefetch != self._in_force:
             self._consume()
 
     def ack(self, tags: list[int]) -> None:
@@ -133,17 +137,12 @@ class ConsumerChannel:
             cancel(channel, consumer, lambda frame: done())
 
     def close(self, done: Callable[[], None]) -> None:
-        """Close the channel after all that was said on it, then call back."""
+        """Close channel and connection after all that was said on them, then call back."""
         self._closing = True
         self._link.remove(self)
-        channel = self._channel
         self._channel = None
-        if channel is None or channel.is_closed:
-            done()
-            return
-        channel.add_on_close_callback(lambda *_: done())
-        if channel.is_open:
-            channel.close()
+        self._link.on_end(done)
+        self._link.begin_close()
 
     # --- the link's user
 
@@ -155,12 +154,14 @@ class ConsumerChannel:
             self._is_first = False
             self._open(connection)
         else:
-            self._start_over(0.0)
+            pause, self._pause = self._pause, 0.0
+            self._start_over(pause)
 
     def down(self, reason: str) -> None:
         """The channel is gone."""
         self.trouble = reason
         self._forget()
+        self._changed()
 
     # --- inside
 
@@ -198,12 +199,11 @@ class ConsumerChannel:
         self._channel = channel
         channel.add_on_close_callback(self._on_closed)
         channel.add_on_cancel_callback(self._on_cancelled)
-        self._link.later(CONFIRMED_WITHIN, lambda: self._check_open(channel))
+        self._watch(lambda: channel is self._channel and not self.is_open, "the server opened no channel for")
 
     def _on_open(self, channel: Channel) -> None:
         if channel is not self._channel:
-            self._discard(channel)
-            return
+            return  # closed meanwhile
         if self._prefetch:
             self._consume()
         else:
@@ -219,7 +219,7 @@ class ConsumerChannel:
         self._unconfirmed.add(tag)
         if old is not None:
             cancel(channel, old, lambda frame: None)
-        self._link.later(CONFIRMED_WITHIN, lambda: self._check_consumer(tag))
+        self._watch(lambda: tag in self._unconfirmed, "no consumer was confirmed by")
 
     def _consume_on(self, channel: Channel) -> str:
         epoch, queue, receiver = self.epoch, self._queue, self._receiver
@@ -240,43 +240,41 @@ class ConsumerChannel:
 
     def _on_consuming(self, channel: Channel, frame: Any) -> None:
         if channel is not self._channel:
-            self._discard(channel)
             return
         self._unconfirmed.discard(frame.method.consumer_tag)
         if not self._unconfirmed:
             self._is_well()
             self.is_served = True
             self._changed()
+            self.want(self._prefetch)
 
     def _is_well(self) -> None:
         self.trouble = None
         self._again = AGAIN_FIRST
 
-    def _check_open(self, channel: Channel) -> None:
-        if channel is self._channel and not self.is_open:
-            self._replace(f"the server opened no channel for queue {self._queue!r} in {CONFIRMED_WITHIN:g} s")
+    def _watch(self, waits: Callable[[], bool], what: str) -> None:
+        """Say that the server does not answer, and ask it anew when that is all there is left to do."""
+        text = f"{self._link.where}: {what} queue {self._queue!r}"
 
-    def _check_consumer(self, tag: str) -> None:
-        """Of this consumer; a later one has a time of its own."""
-        if tag in self._unconfirmed:
-            self._replace(f"the consumer of queue {self._queue!r} was not confirmed in {CONFIRMED_WITHIN:g} s")
+        def say() -> None:
+            if waits() and not self._closing:
+                self.trouble = f"{text} in {CONFIRMED_WITHIN:g} s; it may have no leader"
+                _log.warning("%s; still waiting", self.trouble)
+                self._changed()
 
-    def _replace(self, why: str) -> None:
-        """Give this channel up for a new one."""
-        channel = self._channel
-        if channel is None or self._closing:
-            return
-        self.trouble = f"{self._link.where}: {why}"
-        _log.warning("%s; trying again", self.trouble)
-        self._forget()
-        self._discard(channel)
-        self._start_over(self._next_wait())
-        self._changed()
+        def reset() -> None:
+            if waits() and not self._closing:
+                self._link.reset(f"{what} queue {self._queue!r} in {HOPELESS_AFTER:g} s")
+
+        self._link.later(CONFIRMED_WITHIN, say)
+        self._link.later(HOPELESS_AFTER, reset)
 
     def _on_cancelled(self, frame: Any) -> None:
-        """The server ended a consumer: its queue is gone, or its leader moved."""
-        if frame.method.consumer_tag == self._consumer:
-            self._replace(f"the server ended the consumer of queue {self._queue!r}")
+        """The server ended a consumer: its queue is gone, or its leader moved. The next channel waits for this one's end."""
+        channel = self._channel
+        if channel is not None and channel.is_open and frame.method.consumer_tag == self._consumer:
+            self._watch(lambda: channel is self._channel, "the server has not closed the channel of")
+            channel.close(reply_text="the server ended its consumer")
 
     def _on_closed(self, channel: Channel, reason: BaseException) -> None:
         if self._link.reader is not None:
@@ -284,9 +282,9 @@ class ConsumerChannel:
         if channel is not self._channel:
             return
         self._forget()
-        if self._closing or not isinstance(reason, exceptions.ChannelClosedByBroker):
-            return
-        self.trouble = f"{self._link.where}: {text_of(reason)}"
+        if self._closing or not isinstance(reason, exceptions.ChannelClosed):
+            return  # `down` is told, and then `up`
+        self.trouble = f"{self._link.where}: queue {self._queue!r}: {text_of(reason)}"
         _log.warning("%s; trying again", self.trouble)
         self._start_over(self._next_wait())
         self._changed()
@@ -296,7 +294,9 @@ class ConsumerChannel:
         return wait
 
     def _forget(self) -> None:
-        """Nothing of this channel counts any more."""
+        """Nothing of this channel counts any more. A queue that had not answered is left in peace for a while."""
+        if self._unconfirmed:
+            self._pause = self._next_wait()
         self._channel = None
         self.epoch += 1
         self.book = AckBook()
@@ -305,11 +305,3 @@ class ConsumerChannel:
         self._in_force = 0
         self.is_served = False
         self._receiver.lost()
-
-    def _discard(self, channel: Channel) -> None:
-        """Close a channel that was given up; one that hangs is closed when it answers."""
-        if channel.is_open:
-            try:
-                channel.close()
-            except exceptions.AMQPError:
-                _log.debug("closing a channel failed", exc_info=True)

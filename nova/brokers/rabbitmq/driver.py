@@ -1,6 +1,6 @@
-"""The RabbitMQ driver: two connections, their threads and their ends around the parts of this package.
+"""The RabbitMQ driver: its connections, their threads and their ends around the parts of this package.
 
-Threads: one per connection (publishing; consuming and asking); one for chores; from the first subscription on the near
+Threads: one for the publishing connection, one for all others; one for chores; from the first subscription on the near
 hold's. Publishers and consumers never share a connection: a server that is short of memory stops reading from those that
 publish, and would not see the acks either. Any method from any thread; `receive` from one thread at a time.
 """
@@ -21,6 +21,8 @@ from nova.brokers.rabbitmq.feed import Source
 from nova.brokers.rabbitmq.groups import GroupKeeper
 from nova.brokers.rabbitmq.holder import Holder
 from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.links import Links
+from nova.brokers.rabbitmq.loop import Loop
 from nova.brokers.rabbitmq.messages import SENT, Outgoing, as_outgoing
 from nova.brokers.rabbitmq.names import Names
 from nova.brokers.rabbitmq.outbox import Item
@@ -145,8 +147,11 @@ class _Parts:
         self._where = where
         self._timeout = context.call_timeout
         self._chores = Chores()
-        self._sending = Link(config, where, "publishing")
-        self._working = Link(config, where, "consuming")
+        self._loop = Loop(
+            name="nova-rabbitmq-publishing", failed=lambda: self._sending.abandon("an error in the driver")
+        )
+        self._sending = Link(self._loop, config, where, "publishing")
+        self._links = Links(config, where)
         self.publisher = Publisher(
             self._sending,
             confirm_timeout=min(config.confirm_timeout, context.publish_timeout - 1),
@@ -154,7 +159,7 @@ class _Parts:
             unclaimed=self.names.unclaimed,
             repair=self._repair,
         )
-        self.topology = Topology(self._working, self.names, self._timeout)
+        self.topology = Topology(self._links.asking, self.names, self._timeout)
         registry = Registry(self.names, self.topology.talk, self.publisher.send, where, self._timeout)
         self.keeper = GroupKeeper(self.names, self.topology, registry, where)
         self._subscriptions: list[RabbitSubscription | QuarantineSubscription] = []
@@ -165,8 +170,9 @@ class _Parts:
         self._turns: dict[str, threading.Lock] = {}
         self._starting = threading.Lock()
         self._closed = threading.Event()
+        self._loop.start()
         self._sending.start()
-        self._working.start()
+        self._links.start()
 
     @property
     def trouble(self) -> str | None:
@@ -181,7 +187,7 @@ class _Parts:
             BrokerUnavailable: they are not.
         """
         deadline = time.monotonic() + timeout
-        for link in (self._sending, self._working):
+        for link in (self._sending, self._links.asking):
             try:
                 link.await_up(deadline - time.monotonic(), patient=False)
             except BrokerUnavailable as exc:
@@ -200,17 +206,17 @@ class _Parts:
         subscription: RabbitSubscription | QuarantineSubscription
         if request.charged:
             subscription = QuarantineSubscription(
-                self.topology.talk,
+                self._links,
                 self.publisher,
                 list(sources.values()),
                 join,
-                link=self._working,
+                timeout=self._timeout,
                 long_after=self._config.long_task_after,
                 make_lease=self._make_lease,
             )
         else:
             subscription = RabbitSubscription(
-                self._working,
+                self._links,
                 self.publisher,
                 sources,
                 most=request.prefetch,
@@ -261,13 +267,14 @@ class _Parts:
         self.publisher.close(left())
         self._chores.close(left())
         self._sending.close(left())
-        self._working.close(left())
+        self._loop.close()
+        self._links.close(left())
 
     def _start_holder(self) -> None:
         with self._starting:
             if self._holder is None:
                 self._holder = Holder(
-                    self._working, self.names, self.guard_ms, self.publisher.send, self._again(self.topology.ensure)
+                    self._links, self.names, self.guard_ms, self.publisher.send, self._again(self.topology.ensure)
                 )
 
     def _again(self, make: Callable[[], object]) -> Callable[[Callable[[str | None], None]], None]:

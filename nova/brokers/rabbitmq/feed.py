@@ -8,7 +8,7 @@ from collections.abc import Callable
 from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.channel import ConsumerChannel
 from nova.brokers.rabbitmq.incoming import Properties
-from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.links import Links
 from nova.brokers.rabbitmq.messages import SENT, Place, deliver
 from nova.envelope import GROUP, number
 
@@ -33,7 +33,7 @@ class Source:
 
 
 class Feed:
-    """On the link's thread, but for `stock`, which its subscription guards.
+    """On the links' thread, but for `stock`, which its subscription guards.
 
     Args:
         prepare: makes sure of the queue before the channel is opened again.
@@ -49,7 +49,7 @@ class Feed:
 
     def __init__(
         self,
-        link: Link,
+        links: Links,
         source: Source,
         prepare: Callable[[Callable[[str | None], None]], None],
         *,
@@ -61,10 +61,10 @@ class Feed:
         self.fresh: list[Delivery] = []
         self.stock: deque[Delivery] = deque()
         self.done: list[int] = []
-        self._link = link
+        self._links = links
         self._came = came
         self._lost = lost
-        self.channel = ConsumerChannel(link, self, source.queue, 0, prepare, changed)
+        self.channel = ConsumerChannel(links, self, source.queue, 0, prepare, changed)
 
     @property
     def is_settled(self) -> bool:
@@ -96,7 +96,7 @@ class Feed:
                 return
         self.fresh.append(delivery)
         if len(self.fresh) == 1:
-            self._link.run(self._came)
+            self._links.run(self._came)
 
     def lost(self) -> None:
         """The server gives all that was brought to others."""

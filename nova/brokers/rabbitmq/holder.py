@@ -17,7 +17,7 @@ from nova.brokers.due import DueQueue
 from nova.brokers.rabbitmq import delay_levels as delays
 from nova.brokers.rabbitmq.channel import ConsumerChannel
 from nova.brokers.rabbitmq.incoming import Properties
-from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.links import Links
 from nova.brokers.rabbitmq.messages import DUE, Outgoing, released, texts_of
 from nova.brokers.rabbitmq.names import Names
 from nova.envelope import Headers, number
@@ -55,13 +55,13 @@ class Holder:
 
     def __init__(
         self,
-        link: Link,
+        links: Links,
         names: Names,
         guard_ms: int,
         publish: Callable[[Sequence[Outgoing]], Confirmation],
         prepare: Callable[[Callable[[str | None], None]], None],
     ) -> None:
-        self._link = link
+        self._links = links
         self._names = names
         self._guard_ms = guard_ms
         self._publish = publish
@@ -70,7 +70,7 @@ class Holder:
         self._late: tuple[float, str] | None = None
         self._closing = threading.Event()
         self._due: DueQueue[_Held] = DueQueue("nova-rabbitmq-delays", self._move, self._is_held)
-        self._channel = ConsumerChannel(link, self, names.near, PREFETCH, prepare)
+        self._channel = ConsumerChannel(links, self, names.near, PREFETCH, prepare)
         self._due.start()
 
     @property
@@ -87,10 +87,10 @@ class Holder:
         self._closing.set()
         self._due.close(timeout)
         closed = threading.Event()
-        self._link.run(lambda: self._channel.close(closed.set))
+        self._links.run(lambda: self._channel.close(closed.set))
         closed.wait(timeout)
 
-    # --- the receiver, on the link's thread
+    # --- the receiver, on the links' thread
 
     def bring(self, queue: str, epoch: int, tag: int, properties: Properties, body: bytes) -> None:
         """Into the heap, by the instant it is due."""
@@ -103,7 +103,7 @@ class Holder:
         if due_ms > self._since_ms and clock.now_ms() - due_ms > LATE * 1000:
             seconds = (clock.now_ms() - due_ms) / 1000
             text = f"delayed tasks leave the server's delay levels {seconds:.0f} s late; look at the queues nova_delay_v1_…"
-            self._late = time.monotonic(), f"{self._link.where}: {text}"
+            self._late = time.monotonic(), f"{self._links.asking.where}: {text}"
         self._due.put([(at_ms, _Held(epoch, tag, headers, properties.message_id or "", body))])
 
     def lost(self) -> None:
@@ -134,7 +134,7 @@ class Holder:
         failed = [(held, error) for held, error in zip(moving, outcome, strict=True) if error is not None]
         self._failing = f"delayed tasks cannot be sent on: {failed[0][1]}" if failed else None
         if arrived:
-            self._link.run(lambda: self._done(arrived))
+            self._links.run(lambda: self._done(arrived))
         if failed:
             _log.warning("%d delayed tasks could not be sent on, trying again: %s", len(failed), failed[0][1])
             self._due.again([held for held, _ in failed])

@@ -6,7 +6,7 @@ reads, the copy is taken from there at once, and then the first delivery is acke
 lies in the private queue goes back to the group's queue after five seconds, unless somebody holds it: when the process dies
 the server takes its copies back, finds them over their time, and another worker has them at once.
 
-All on the link's thread, but for `LongTasks.covers` and `LongTasks.close`.
+All on the links' thread, but for `LongTasks.covers` and `LongTasks.close`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from nova.brokers.base import Confirmation, Delivery
 from nova.brokers.rabbitmq.channel import ConsumerChannel
 from nova.brokers.rabbitmq.incoming import Properties
-from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.links import Links
 from nova.brokers.rabbitmq.messages import COUNT, Outgoing, Place, texts_of
 from nova.errors import PublishError
 
@@ -66,13 +66,13 @@ class LongTasks:
 
     def __init__(
         self,
-        link: Link,
+        links: Links,
         publish: Callable[[Sequence[Outgoing]], Confirmation],
         make: MakeLease,
         covered: Callable[[Delivery], None],
         lost: Callable[[Delivery], None],
     ) -> None:
-        self._link = link
+        self._links = links
         self._publish = publish
         self._make = make
         self._on_covered = covered
@@ -93,7 +93,7 @@ class LongTasks:
         leases = self._by_home.get(home)
         if leases is None:
             leases = self._by_home[home] = _Leases(
-                self._link,
+                self._links,
                 self._publish,
                 home,
                 lambda queue, done: self._make(queue, home, done),
@@ -119,7 +119,7 @@ class LongTasks:
         """Let go of all; copies that are held go back. Any other thread; waits."""
         for leases in list(self._by_home.values()):
             done = threading.Event()
-            self._link.run(lambda leases=leases, done=done: leases.close(done.set))  # type: ignore[misc]
+            self._links.run(lambda leases=leases, done=done: leases.close(done.set))  # type: ignore[misc]
             done.wait(max(0.1, deadline - time.monotonic()))
 
     def _cover(self, leases: _Leases, delivery: Delivery) -> None:
@@ -143,14 +143,14 @@ class _Leases:
 
     def __init__(
         self,
-        link: Link,
+        links: Links,
         publish: Callable[[Sequence[Outgoing]], Confirmation],
         home: str,
         make: Callable[[str, Callable[[str | None], None]], None],
         covered: Callable[[_Leases, Delivery], None],
         lost: Callable[[Delivery], None],
     ) -> None:
-        self._link = link
+        self._links = links
         self._publish = publish
         self._home = home
         self._queue = f"{home}_LEASE_{uuid.uuid4().hex[:12]}"
@@ -185,9 +185,9 @@ class _Leases:
             self._asked[token] = delivery
             copy = self._copy(delivery, token)
             self._publish([copy]).add_done_callback(
-                lambda done: self._link.run(lambda: self._published(token, done.result()[0]))
+                lambda done: self._links.run(lambda: self._published(token, done.result()[0]))
             )
-            self._link.later(TIME_TO_LIVE_MS / 1000, lambda: self._give_up(token))
+            self._links.later(TIME_TO_LIVE_MS / 1000, lambda: self._give_up(token))
 
     def settle(self, delivery: Delivery) -> None:
         """Ack its copy."""
@@ -210,7 +210,7 @@ class _Leases:
         if channel is None:
             done()
         elif self._asked and channel.is_open:
-            self._link.later(ON_THEIR_WAY, lambda: self.close(done))
+            self._links.later(ON_THEIR_WAY, lambda: self.close(done))
         else:
             channel.close(done)
 
@@ -264,9 +264,9 @@ class _Leases:
             if error is not None:
                 _log.warning("%s; long tasks may be given to others, trying again", error)
             elif self._channel is None and not self._closed:
-                self._channel = ConsumerChannel(self._link, self, self._queue, PREFETCH, self._prepare)
+                self._channel = ConsumerChannel(self._links, self, self._queue, PREFETCH, self._prepare)
 
-        self._prepare(lambda error: self._link.run(lambda: made(error)))
+        self._prepare(lambda error: self._links.run(lambda: made(error)))
 
     def _prepare(self, done: Callable[[str | None], None]) -> None:
         self._make(self._queue, done)
@@ -291,7 +291,7 @@ class _Leases:
             if error is None and channel is not None and channel.epoch == epoch:
                 channel.ack([tag])
 
-        self._publish([home]).add_done_callback(lambda done: self._link.run(lambda: sent(done.result()[0])))
+        self._publish([home]).add_done_callback(lambda done: self._links.run(lambda: sent(done.result()[0])))
 
     def _copy(self, delivery: Delivery, token: str) -> Outgoing:
         """If it goes back by itself its worker has died over it: that counts."""

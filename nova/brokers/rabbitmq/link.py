@@ -1,7 +1,4 @@
-"""One connection to the server, kept up: a thread of its own runs pika's loop, reconnects, and tells whoever uses it.
-
-pika is not thread-safe: everything that touches a connection or a channel runs on its link's thread, through `run`.
-"""
+"""One connection to the server, kept up on a loop's thread: it reconnects, and tells whoever uses it."""
 
 from __future__ import annotations
 
@@ -14,12 +11,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import pika
-from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.select_connection import SelectConnection
 from pika.connection import Connection
 
 from nova.brokers.rabbitmq.config import Node, RabbitMQConfig
 from nova.brokers.rabbitmq.failures import is_final, text_of
 from nova.brokers.rabbitmq.incoming import DeliveryReader
+from nova.brokers.rabbitmq.loop import Loop
 from nova.errors import BrokerUnavailable, ConfigError
 
 __all__ = ["Link", "LinkUser", "connection_parameters"]
@@ -28,7 +26,9 @@ WAIT_FIRST = 0.2
 WAIT_MOST = 5.0
 CONNECT_WITHIN = 5.0
 HANDSHAKE_WITHIN = 10.0
+CLOSED_WITHIN = 10.0
 CUT_WITHIN = 1.0
+UNANSWERED = "the server does not answer to the end of the connection"
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class LinkUser(Protocol):
         ...
 
     def down(self, reason: str) -> None:
-        """It is gone, with all its channels."""
+        """There is none, and no channel. Told again whenever another one could not be had."""
         ...
 
 
@@ -49,8 +49,9 @@ class Link:
     """A connection that comes back.
 
     Args:
+        loop: whose thread it lives on; others may live there too.
         where: the address, for messages.
-        role: what it is for; part of the names of its thread and of the connection.
+        role: what it is for; part of the connection's name.
 
     Attributes:
         connection: the open one, or None.
@@ -58,7 +59,7 @@ class Link:
         trouble: why there is none, or None.
     """
 
-    def __init__(self, config: RabbitMQConfig, where: str, role: str) -> None:
+    def __init__(self, loop: Loop, config: RabbitMQConfig, where: str, role: str) -> None:
         self.connection: Connection | None = None
         self.reader: DeliveryReader | None = None
         self.trouble: str | None = f"{where}: not connected yet"
@@ -70,18 +71,17 @@ class Link:
         self._wait = WAIT_FIRST
         self._final = False
         self._users: list[LinkUser] = []
-        self._loop = IOLoop()
+        self._loop = loop
         self._opening: Connection | None = None
         self._closing = False
         self._ended = threading.Event()
+        self._on_end: list[Callable[[], None]] = []
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._serve, name=f"nova-rabbitmq-{role}", daemon=True)
 
     def start(self) -> None:
         """Connect, and go on doing so until `close`."""
         _quiet_pika()
         self.run(self._connect)
-        self._thread.start()
 
     def add(self, user: LinkUser) -> None:
         """Tell it from now on; on the link's thread."""
@@ -96,11 +96,11 @@ class Link:
 
     def run(self, action: Callable[[], None]) -> None:
         """Do this on the link's thread, soon; after `close` never."""
-        self._loop.add_callback_threadsafe(action)
+        self._loop.run(action)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do this later; only on the link's thread."""
-        self._loop.call_later(seconds, action)
+        self._loop.later(seconds, action)
 
     def await_up(self, timeout: float, *, patient: bool = True) -> Connection:
         """The connection, once there is one.
@@ -120,29 +120,26 @@ class Link:
                 self._changed.wait(left)
             return self.connection
 
+    def on_end(self, done: Callable[[], None]) -> None:
+        """Told when it has ended, on the link's thread. Before `start`, or on that thread."""
+        if self._ended.is_set():
+            done()
+        else:
+            self._on_end.append(done)
+
+    def begin_close(self) -> None:
+        """Close the connection, soon and for good; one that the server does not close is cut. Idempotent; any thread."""
+        self.run(self._close)
+
     def close(self, timeout: float) -> None:
-        """Close the connection and end the thread. Idempotent."""
-        if not self._ended.is_set():
-            self.run(self._close)
-            if not self._ended.wait(timeout):
-                # One that stays open holds what it was sent until the server misses its heartbeats.
-                self.run(lambda: self._abandon("the server does not answer to the end of the connection"))
-                self._ended.wait(CUT_WITHIN)
-            self._loop.add_callback_threadsafe(self._loop.stop)
-            self._thread.join(1.0)
+        """Close the connection and wait for it. Idempotent; any other thread."""
+        self.begin_close()
+        if not self._ended.wait(timeout):
+            # One that stays open holds what it was sent until the server misses its heartbeats.
+            self.run(lambda: self.abandon(UNANSWERED))
+            self._ended.wait(CUT_WITHIN)
 
     # --- the link's thread
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                self._loop.start()
-                break
-            except Exception:  # noqa: BLE001 - a thread's top: without it nothing would be sent or received again
-                _log.exception("%s: the %s connection failed, going on", self.where, self._role)
-                self._abandon("an error in the driver")
-        self._loop.close()
-        self._ended.set()
 
     def _connect(self) -> None:
         if self._closing:
@@ -154,7 +151,7 @@ class Link:
                 on_open_callback=self._on_open,
                 on_open_error_callback=self._on_refused,
                 on_close_callback=self._on_closed,
-                custom_ioloop=self._loop,
+                custom_ioloop=self._loop.pika,
             )
         except Exception as exc:  # noqa: BLE001 - whatever a certificate or an address makes the library raise
             self._on_refused(None, exc)
@@ -188,13 +185,10 @@ class Link:
             self.trouble = reason
             self._final = is_final(exc)
             self._changed.notify_all()
+        for user in list(self._users):
+            user.down(reason)
         if self._closing:
-            self._ended.set()
-        if was_up:
-            for user in list(self._users):
-                user.down(reason)
-        if self._closing:
-            self._loop.stop()
+            self._end()
             return
         wait = self._next_wait(was_up)
         _log.log(
@@ -215,8 +209,8 @@ class Link:
         self._wait = min(2 * self._wait, WAIT_MOST)
         return wait
 
-    def _abandon(self, reason: str) -> None:
-        """Close a connection of which nobody knows what state it is in."""
+    def abandon(self, reason: str) -> None:
+        """Cut a connection of which nobody knows what state it is in."""
         connection = self.connection or self._opening
         if connection is not None and not connection.is_closed:
             _cut(connection, reason)
@@ -226,18 +220,26 @@ class Link:
     def reset(self, reason: str) -> None:
         """Give this connection up for a new one; on the link's thread."""
         _log.warning("%s: %s; connecting anew for %s", self.where, reason, self._role)
-        self._abandon(reason)
+        self.abandon(reason)
 
     def _close(self) -> None:
+        if self._closing:
+            return
         self._closing = True
         connection = self.connection or self._opening
         if connection is None or connection.is_closed:
-            self._ended.set()
-            self._loop.stop()
+            self._end()
         elif connection.is_open:
             connection.close()
+            self.later(CLOSED_WITHIN, lambda: self.abandon(UNANSWERED))
         else:
             _cut(connection, "closed while connecting")
+
+    def _end(self) -> None:
+        self._ended.set()
+        told, self._on_end = self._on_end, []
+        for done in told:
+            done()
 
 
 def _cut(connection: Any, reason: str) -> None:

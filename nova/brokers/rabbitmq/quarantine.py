@@ -16,7 +16,7 @@ from nova.brokers.rabbitmq.conversation import Conversation
 from nova.brokers.rabbitmq.failures import NOT_FOUND, Refused
 from nova.brokers.rabbitmq.feed import Source
 from nova.brokers.rabbitmq.leases import LongTasks, MakeLease
-from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.links import Links
 from nova.brokers.rabbitmq.messages import Place, copy_back, deliver
 from nova.brokers.rabbitmq.publisher import Publisher
 from nova.errors import BrokerError
@@ -32,28 +32,30 @@ class QuarantineSubscription:
 
     Args:
         rejoin: registers the group again, after it was removed.
+        timeout: seconds for one look at the queues.
         long_after: seconds after which a task is taken out of the server's delivery timeout.
         make_lease: makes the queue for that.
     """
 
     def __init__(
         self,
-        talk: Callable[[], Conversation],
+        links: Links,
         publisher: Publisher,
         sources: Sequence[Source],
         rejoin: Callable[[], object],
         *,
-        link: Link,
+        timeout: float,
         long_after: float,
         make_lease: MakeLease,
     ) -> None:
-        self._talk = talk
         self._publisher = publisher
         self._sources = deque(sources)
         self._rejoin = rejoin
-        self._link = link
+        self._links = links
+        self._link = links.open_for(sources[0].queue)
+        self._timeout = timeout
         self._long_after = long_after
-        self._long = LongTasks(link, publisher.send, make_lease, self._covered, self._uncovered)
+        self._long = LongTasks(links, publisher.send, make_lease, self._covered, self._uncovered)
         self._lent: dict[Delivery, Conversation] = {}
         """What the worker holds, and the conversation in which it came; each change is one step, so no lock is needed."""
         self._conversation: Conversation | None = None
@@ -62,7 +64,7 @@ class QuarantineSubscription:
         self._returned = threading.Condition()
         self._returning = 0
         self._closing = threading.Event()
-        link.run(self._look)
+        links.run(self._look)
 
     @property
     def closed(self) -> bool:
@@ -111,6 +113,7 @@ class QuarantineSubscription:
         finally:
             if has_ended:
                 self._fetching.release()
+        self._link.close(max(0.1, deadline - time.monotonic()))
         self._long.close(deadline)
 
     def _fetch(self) -> Delivery | None:
@@ -120,7 +123,7 @@ class QuarantineSubscription:
             talk = self._conversation
             if talk is None or not talk.is_open:
                 self._forget()
-                talk = self._conversation = self._talk()
+                talk = self._conversation = Conversation(self._link, self._timeout)
             talk.extend()
             try:
                 for source in list(self._sources):
@@ -143,10 +146,10 @@ class QuarantineSubscription:
             return None
 
     def _look(self) -> None:
-        """Keep long tasks from the server's timeout; on the link's thread."""
+        """Keep long tasks from the server's timeout; on the links' thread."""
         if self._closing.is_set():
             return
-        self._link.later(LOOK_AT_TIMES, self._look)
+        self._links.later(LOOK_AT_TIMES, self._look)
         now = time.monotonic()
         for delivery in list(self._lent):
             place: Place = delivery.handle
@@ -184,7 +187,7 @@ class QuarantineSubscription:
         """Of the delivery, or of the copy that stands for it."""
         for delivery, talk in settled:
             if self._long.covers(delivery):
-                self._link.run(lambda delivery=delivery: self._long.settle(delivery))  # type: ignore[misc]
+                self._links.run(lambda delivery=delivery: self._long.settle(delivery))  # type: ignore[misc]
             else:
                 talk.ack([delivery.handle.tag])
 
@@ -208,4 +211,4 @@ class QuarantineSubscription:
                 self._returning -= 1
                 self._returned.notify_all()
 
-        self._publisher.send(copies).add_done_callback(lambda done: self._link.run(lambda: sent(done.result())))
+        self._publisher.send(copies).add_done_callback(lambda done: self._links.run(lambda: sent(done.result())))

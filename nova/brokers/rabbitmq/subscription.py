@@ -1,4 +1,4 @@
-"""The seam's `Subscription` over a channel per queue: a small stock between the link's thread and the worker that asks."""
+"""The seam's `Subscription` over a channel per queue: a small stock between the links' thread and the worker that asks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nova.brokers.base import Delivery
 from nova.brokers.rabbitmq.channel import ConsumerChannel
 from nova.brokers.rabbitmq.feed import Feed, Source
 from nova.brokers.rabbitmq.leases import LongTasks, MakeLease
-from nova.brokers.rabbitmq.link import Link
+from nova.brokers.rabbitmq.links import Links
 from nova.brokers.rabbitmq.messages import Place, copy_back
 from nova.brokers.rabbitmq.publisher import Publisher
 from nova.errors import BrokerUnavailable
@@ -40,7 +40,7 @@ class RabbitSubscription:
 
     def __init__(
         self,
-        link: Link,
+        links: Links,
         publisher: Publisher,
         sources: Mapping[str, Source],
         *,
@@ -50,16 +50,16 @@ class RabbitSubscription:
         prepare: Callable[[Callable[[str | None], None]], None],
         make_lease: MakeLease,
     ) -> None:
-        self._link = link
+        self._links = links
         self._publisher = publisher
         self._most = min(most, 65_535)
         self._fixed = fixed
         self._long_after = long_after
         self._prepare = prepare
         self._waiting: list[Callable[[str | None], None]] = []
-        """Channels that wait for the queues to be made sure of; the link's thread alone."""
+        """Channels that wait for the queues to be made sure of; the links' thread alone."""
         self._arrived = threading.Condition()
-        self._long = LongTasks(link, publisher.send, make_lease, self._covered, self._uncovered)
+        self._long = LongTasks(links, publisher.send, make_lease, self._covered, self._uncovered)
         self._lent: dict[Delivery, float] = {}
         """What the worker holds, and since when the server waits for it."""
         self._stocked = 0
@@ -70,13 +70,15 @@ class RabbitSubscription:
         self._returning = 0
         self._acks: deque[Delivery] = deque()
         self._acks_told = False
-        self._feeds: dict[str, Feed] = {}  # the link's thread may ask for them while they are made
+        self._feeds: dict[str, Feed] = {}  # the links' thread may ask for them while they are made
         self._feeds = {
-            queue: Feed(link, source, self._prepare_once, came=self._shelve, lost=self._take_back, changed=self._shelve)
+            queue: Feed(
+                links, source, self._prepare_once, came=self._shelve, lost=self._take_back, changed=self._shelve
+            )
             for queue, source in sources.items()
         }
         self._turn = deque(self._feeds.values())
-        link.run(self._look)
+        links.run(self._look)
 
     @property
     def closed(self) -> bool:
@@ -106,12 +108,12 @@ class RabbitSubscription:
         return []
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Told to the link's thread, which says it in as few acks as it can."""
+        """Told to the links' thread, which says it in as few acks as it can."""
         with self._arrived:
             self._acks.extend(self._settle(deliveries))
             told, self._acks_told = self._acks_told, True
         if not told:
-            self._link.run(self._flush)
+            self._links.run(self._flush)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """A copy to the end of the group's queue, then an ack: a return would count as a hand-out without a clean end."""
@@ -178,7 +180,7 @@ class RabbitSubscription:
         """For all channels that ask for it meanwhile."""
         self._waiting.append(done)
         if len(self._waiting) == 1:
-            self._prepare(lambda error: self._link.run(lambda: self._prepared(error)))
+            self._prepare(lambda error: self._links.run(lambda: self._prepared(error)))
 
     def _prepared(self, error: str | None) -> None:
         waiting, self._waiting = self._waiting, []
@@ -219,7 +221,7 @@ class RabbitSubscription:
         wanted = self._fixed or min(self._most, self._held - len(self._long) + count)
         if wanted > self._target and (wanted >= 1.25 * self._target or self._target < 16):
             self._target = wanted
-            self._link.run(self._adjust)
+            self._links.run(self._adjust)
 
     def _adjust(self) -> None:
         for feed in self._feeds.values():
@@ -230,7 +232,7 @@ class RabbitSubscription:
         """Give back what was brought ahead and is not fetched; keep long tasks from the server's timeout."""
         if self._closed:
             return
-        self._link.later(LOOK_EVERY, self._look)
+        self._links.later(LOOK_EVERY, self._look)
         now = time.monotonic()
         with self._arrived:
             stale = self._take_stale(now)
@@ -318,7 +320,7 @@ class RabbitSubscription:
                 self._arrived.notify_all()
 
         future = self._publisher.send(copies)
-        future.add_done_callback(lambda done: self._link.run(lambda: sent(done.result())))
+        future.add_done_callback(lambda done: self._links.run(lambda: sent(done.result())))
 
     def _give_up(self, delivery: Delivery) -> None:
         """No copy can be sent: the server takes it back itself, and counts that."""
@@ -331,7 +333,7 @@ class RabbitSubscription:
 
     def _await(self, begin: Callable[[Callable[[], None]], None], deadline: float) -> None:
         done = threading.Event()
-        self._link.run(lambda: begin(done.set))
+        self._links.run(lambda: begin(done.set))
         done.wait(max(0.1, deadline - time.monotonic()))
 
     def _stop(self, done: Callable[[], None]) -> None:
