@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -106,6 +107,25 @@ def test_nobody_listens() -> None:
     with (
         queue(f"amqp://{HOST}:{port}") as q,
         refused(BrokerUnavailable, f"{HOST}:{port}", "refused", "that the server runs"),
+    ):
+        q.enqueue(Task("t"))
+
+
+def test_a_server_that_says_nothing() -> None:
+    with (
+        socket.create_server((HOST, 0)) as mute,
+        queue(f"amqp://{HOST}:{mute.getsockname()[1]}") as q,
+        refused(
+            BrokerUnavailable, f"{HOST}:{mute.getsockname()[1]}", "says nothing", "expected", "check host and port"
+        ),
+    ):
+        q.enqueue(Task("t"))
+
+
+def test_the_second_node_is_taken_when_the_first_says_nothing(server: RabbitServer) -> None:
+    with (
+        socket.create_server((HOST, 0)) as mute,
+        queue(f"amqp://guest:guest@{HOST}:{mute.getsockname()[1]},{HOST}:{server.port}") as q,
     ):
         q.enqueue(Task("t"))
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 
 from pika import exceptions
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQPConnectorStackTimeout
 
 from nova.errors import BrokerError
 
@@ -25,6 +25,10 @@ _HINTS = {
     NOT_ALLOWED: "create the vhost and grant this user access to it (rabbitmqctl add_vhost, set_permissions)",
 }
 
+_MUTE = (
+    "what listens there says nothing; expected the greeting of an AMQP 0-9-1 server: check host and port in the URL,"
+    " amqp:// or amqps://, and that the server is not paused or overloaded"
+)
 
 _ALERT = re.compile(r"\[SSL: ([A-Z0-9_]+)\]")
 """The reason in the text of an `ssl.SSLError`, which is all that pika leaves of it there."""
@@ -83,6 +87,8 @@ def text_of(exc: BaseException, *, tls: bool = False) -> str:
         return f"TLS failed: {why}; it may ask for a certificate: check cert_file, and that it speaks AMQP 0-9-1 there"
     if isinstance(cause, exceptions.IncompatibleProtocolError):
         return "what listens there does not speak AMQP 0-9-1, or asks for TLS; check port and amqp:// or amqps://"
+    if isinstance(cause, AMQPConnectorStackTimeout | exceptions.ConnectionOpenAborted):
+        return _MUTE
     if isinstance(cause, ssl.SSLError):
         return f"TLS failed: {cause}; check ca_file, cert_file and that the port speaks TLS"
     if isinstance(cause, exceptions.AMQPHeartbeatTimeout):

@@ -25,9 +25,11 @@ __all__ = ["Link", "LinkUser", "connection_parameters"]
 WAIT_FIRST = 0.2
 WAIT_MOST = 5.0
 CONNECT_WITHIN = 5.0
-HANDSHAKE_WITHIN = 10.0
+HANDSHAKE_WITHIN = 8.0
+"""Below the time that a queue has to open: what is wrong with one node is told in time, and the next one tried."""
 CLOSED_WITHIN = 10.0
 CUT_WITHIN = 1.0
+NOT_YET = "no answer yet; check host and port in the URL, and that the server runs"
 UNANSWERED = "the server does not answer to the end of the connection"
 
 _log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class Link:
     def __init__(self, loop: Loop, config: RabbitMQConfig, where: str, role: str) -> None:
         self.connection: Connection | None = None
         self.reader: DeliveryReader | None = None
-        self.trouble: str | None = f"{where}: not connected yet"
+        self.trouble: str | None = f"{where}: {NOT_YET}"
         self.where = where
         self._config = config
         self._role = role
