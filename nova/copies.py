@@ -11,12 +11,27 @@ from nova import envelope as h
 from nova.brokers.base import Delivery, Message
 from nova.task import new_task_id
 
-__all__ = ["bury", "error_text", "next_attempt", "postpone", "quarantine", "replay"]
+__all__ = ["bury", "bury_small", "error_text", "next_attempt", "postpone", "quarantine", "replay"]
 
 MAX_ERROR_BYTES = 8 << 10
 """The tail of the traceback kept with a dead letter; brokers bound their headers."""
 
+MAX_SMALL_ERROR_BYTES = 300
+"""The same of a letter that must be small."""
+
+REFUSED = "refused by the broker"
+"""The reason of a task whose next copy the broker does not take."""
+
 _BURIAL = (h.REASON, h.ERROR_TYPE, h.ERROR, h.DIED, h.WORKER)
+
+
+_NEEDED = frozenset(
+    {
+        *(h.QUEUE, h.PRIORITY, h.TASK_TYPE, h.STAMP, h.ID, h.KEY, h.ATTEMPT, h.RUN, h.CONTENT_TYPE, h.MAX_RETRIES),
+        *(h.PROCESS_TIMEOUT, h.TARGET, h.REASON, h.DIED),
+    }
+)
+"""What a dead letter must say to be listed and replayed."""
 
 
 def next_attempt(
@@ -69,6 +84,22 @@ def bury(
     if delivery.charges:
         headers[h.CRASHES] = str(delivery.charges - 1)
     return _copy(delivery, topic, headers, group, None)
+
+
+def bury_small(
+    delivery: Delivery, topic: str, group: str, *, refused: Message, why: str, now_ms: int, worker: str
+) -> list[Message]:
+    """Dead letters for a delivery whose copy `refused` the broker does not take, the last one as small as can be.
+
+    The first has the task's headers and the end of the error text, the second no metadata, the last what a replay needs.
+    """
+    full = bury(delivery, topic, group, reason=REFUSED, error=None, now_ms=now_ms, worker=worker)
+    headers = full.headers
+    headers[h.REASON] = refused.headers.get(h.REASON, REFUSED)
+    headers[h.ERROR] = refused.headers.get(h.ERROR, why).encode()[-MAX_SMALL_ERROR_BYTES:].decode(errors="ignore")
+    bare = {name: text for name, text in headers.items() if name in _NEEDED}
+    told = {**bare, h.ERROR: headers[h.ERROR]}
+    return [full, _copy(delivery, topic, told, group, None), _copy(delivery, topic, bare, group, None)]
 
 
 def replay(delivery: Delivery, group: str) -> Message | None:

@@ -27,7 +27,8 @@ class DeadTask:
         id: the task id; "" for an undecodable message without one.
         type: the task type, as far as the headers say.
         queue: the logical queue it was buried from.
-        reason: `retries exhausted`, `rejected`, `unknown type`, `undecodable`, `queue timeout`, `crashed its worker 3 times`.
+        reason: `retries exhausted`, `rejected`, `unknown type`, `undecodable`, `queue timeout`,
+            `crashed its worker 3 times`, `refused by the broker`.
         error_type: the last exception's class name, or "".
         error: the tail of its traceback, or "".
         attempt: the attempt it died in.

@@ -52,11 +52,13 @@ class PublishError(BrokerError):
     Attributes:
         may_be_stored: False when the broker surely does not hold the message (the report's `failed`); True when nobody
             can tell (the report's `unknown`): send again with the same task id.
+        is_permanent: the broker does not take the message as it is (say, it is too large): to send it again does not help.
     """
 
-    def __init__(self, message: str, *, may_be_stored: bool = False) -> None:
+    def __init__(self, message: str, *, may_be_stored: bool = False, is_permanent: bool = False) -> None:
         super().__init__(message)
         self.may_be_stored = may_be_stored
+        self.is_permanent = is_permanent
 
 
 class QueueFull(PublishError):

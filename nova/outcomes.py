@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nova import copies
-from nova.brokers.base import Delivery
+from nova.brokers.base import Delivery, Message
 from nova.clock import Clock, due_after, seconds
 from nova.errors import DecodeError
 from nova.middleware import Chain, Outcome
@@ -74,7 +74,7 @@ class Outcomes:
         message = copies.next_attempt(
             task._delivery, self.group, attempt=attempt, run=task.run + 1, due_ms=due_ms, suspect=suspect
         )
-        self.settler.move(Move(task._source, task._delivery, message))
+        self._move(task._source, task._delivery, message)
 
     def bury(self, source: Source, delivery: Delivery, reason: str, error: BaseException | None, task_id: str) -> None:
         """Into the dead letters, with bytes and reason."""
@@ -85,7 +85,7 @@ class Outcomes:
             delivery, self.topics.dead, self.group,
             reason=reason, error=error, now_ms=self.clock.now_ms(), worker=self.worker,
         )  # fmt: skip
-        self.settler.move(Move(source, delivery, message))
+        self._move(source, delivery, message)
 
     def bury_undecodable(self, source: Source, delivery: Delivery, error: DecodeError) -> None:
         """Bytes nobody can read: buried as they are."""
@@ -108,14 +108,12 @@ class Outcomes:
         """To the quarantine of its queue, where it runs alone."""
         queue, _ = self.topics.read(delivery.topic)
         _log.warning("task %s may have killed its worker, to the quarantine", delivery.task_id)
-        self.settler.move(
-            Move(source, delivery, copies.quarantine(delivery, self.topics.quarantine(queue), self.group))
-        )
+        self._move(source, delivery, copies.quarantine(delivery, self.topics.quarantine(queue), self.group))
 
     def not_due(self, source: Source, task: ReceivedTask) -> None:
         """Early by this worker's clock: back with its due time, uncounted."""
         message = copies.postpone(task._delivery, self.group, task._envelope.due_ms)
-        self.settler.move(Move(source, task._delivery, message))
+        self._move(source, task._delivery, message)
 
     def backoff(self, failures: int) -> float:
         """The policy's wait after failure 1, 2, …; the default policy's if the user's fails."""
@@ -124,6 +122,15 @@ class Outcomes:
         except Exception:  # noqa: BLE001 - user code
             _log.exception("the retry policy failed, using the default")
             return ExponentialBackoff().delay(failures, random.random())
+
+    def _move(self, source: Source, delivery: Delivery, message: Message) -> None:
+        def letters(why: str) -> list[Message]:
+            return copies.bury_small(
+                delivery, self.topics.dead, self.group,
+                refused=message, why=why, now_ms=self.clock.now_ms(), worker=self.worker,
+            )  # fmt: skip
+
+        self.settler.move(Move(source, delivery, message, letters))
 
     def _decide(self, task: ReceivedTask, error: BaseException) -> Again | Bury:
         """The policy's word; a policy of the user's that fails is replaced by the default for this once."""

@@ -1,15 +1,19 @@
 """The end of every delivery: acknowledged, or moved on (next attempt, quarantine, dead letter) and then acknowledged.
 
 The rule: publish the next copy, wait until the broker has confirmed it, then ack the source. A crash in between duplicates
-a task and never loses one. One thread (`Settler.start`) does it in chunks; `drain` does without the thread and calls `flush`.
+a task and never loses one. A copy that the broker never takes as it is (`PublishError.is_permanent`) is not sent again: the
+task is buried, in a smaller form if need be, and one that cannot be buried either stays with the broker, unacked.
+
+One thread (`Settler.start`) does it in chunks; `drain` does without the thread and calls `flush`.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -22,6 +26,8 @@ RETRY_AFTER = 0.2
 RETRY_AFTER_MOST = 5.0
 CONFIRM_TIMEOUT = 30.0
 """Seconds until an unanswered copy is published again (the source is unacked: a duplicate at worst)."""
+STUCK_FOR = 60.0
+"""Seconds between tries to move on what the broker takes in no form: somebody may raise its limit."""
 
 T = TypeVar("T")
 
@@ -42,11 +48,16 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class Move:
-    """A delivery that goes on as another message."""
+    """A delivery that goes on as another message.
+
+    Attributes:
+        letters: dead letters to be sent instead of what the broker never takes, given why; the smallest last.
+    """
 
     source: Source
     delivery: Delivery
     message: Message
+    letters: Callable[[str], Sequence[Message]] = lambda why: ()
 
 
 class Settler:
@@ -56,6 +67,8 @@ class Settler:
         self._driver = driver
         self._acks: deque[tuple[Source, Sequence[Delivery]]] = deque()
         self._moves: deque[Move] = deque()
+        self._stuck: deque[tuple[float, Move]] = deque()
+        """What the broker takes in no form, and when it is tried again."""
         self._work = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name}-settler", daemon=True)
@@ -95,7 +108,7 @@ class Settler:
         self._closing.set()
         self._work.set()
         self._thread.join(timeout)
-        left = len(self._moves)
+        left = len(self._moves) + len(self._stuck)
         if left:
             _log.warning("%d tasks could not be moved on before the stop; they will run again", left)
         return not self._thread.is_alive() and not left
@@ -104,7 +117,7 @@ class Settler:
         """Flush whenever there is work; ends after the flush that follows `close`, whether it managed all or not."""
         backoff = RETRY_AFTER
         while True:
-            self._work.wait()
+            self._work.wait(STUCK_FOR if self._stuck else None)
             self._work.clear()
             closing = self._closing.is_set()
             try:
@@ -129,6 +142,8 @@ class Settler:
             source.ack(done)
 
     def _take_moves(self) -> list[Move]:
+        while self._stuck and self._stuck[0][0] <= time.monotonic():
+            self._moves.append(self._stuck.popleft()[1])
         moves = list(_drain(self._moves))
         for move in moves:
             if move.delivery.lost:  # its new owner decides
@@ -136,23 +151,54 @@ class Settler:
         return [move for move in moves if not move.delivery.lost]
 
     def _publish(self, moves: list[Move]) -> list[Move]:
-        """Publish the copies, ack the sources of those confirmed; returns the others."""
-        try:
-            outcome = self._driver.publish([move.message for move in moves]).result(CONFIRM_TIMEOUT)
-        except (BrokerError, TimeoutError) as exc:
-            _log.warning("publishing %d copies failed, trying again: %s", len(moves), exc)
-            return moves
+        """Publish the copies, ack the sources of those confirmed; returns those to be tried again."""
+        failed, refused = self._send([(move, move.message) for move in moves])
+        for move, why in refused:
+            if not move.delivery.lost:
+                failed += self._bury(move, why)
+        return failed
+
+    def _bury(self, move: Move, why: PublishError) -> list[Move]:
+        """Instead of a copy that the broker never takes; returns the move if it is to be tried again.
+
+        The copy is sent alone before that is believed: Kafka refuses a whole batch over one large message in it.
+        """
+        task_id = move.delivery.task_id
+        for message in (move.message, *move.letters(str(why))):
+            failed, refused = self._send([(move, message)])
+            if refused:
+                continue
+            if message is not move.message and not failed:
+                _log.error("task %s buried, the broker took nothing else: %s", task_id, why, extra={"task_id": task_id})
+            return failed
+        _log.error(
+            "task %s can be neither moved on nor buried: it stays unacknowledged and is tried again every %g s: %s",
+            task_id, STUCK_FOR, why, extra={"task_id": task_id},
+        )  # fmt: skip
+        self._stuck.append((time.monotonic() + STUCK_FOR, move))
+        return []
+
+    def _send(self, copies: list[tuple[Move, Message]]) -> tuple[list[Move], list[tuple[Move, PublishError]]]:
+        """Publish, and ack the sources of what is confirmed; returns what to try again, and what is never taken."""
         failed: list[Move] = []
-        error: PublishError | None = None
-        for move, refused in zip(moves, outcome, strict=True):
-            if refused is None:
+        refused: list[tuple[Move, PublishError]] = []
+        try:
+            outcome = self._driver.publish([message for _, message in copies]).result(CONFIRM_TIMEOUT)
+        except (BrokerError, TimeoutError) as exc:
+            _log.warning("publishing %d copies failed, trying again: %s", len(copies), exc)
+            return [move for move, _ in copies], refused
+        last: PublishError | None = None
+        for (move, _), error in zip(copies, outcome, strict=True):
+            if error is None:
                 self._acks.append((move.source, (move.delivery,)))
+            elif error.is_permanent:
+                refused.append((move, error))
             else:
                 failed.append(move)
-                error = refused
+                last = error
         if failed:
-            _log.warning("%d of %d copies were not confirmed, trying again: %s", len(failed), len(moves), error)
-        return failed
+            _log.warning("%d of %d copies were not confirmed, trying again: %s", len(failed), len(copies), last)
+        return failed, refused
 
 
 def _drain(items: deque[T]) -> Iterable[T]:

@@ -30,6 +30,7 @@ from nova import (
     EncodeError,
     PublishError,
     ReceivedTask,
+    Retry,
     Task,
     TaskQueue,
     process_in,
@@ -553,6 +554,26 @@ def test_too_large_a_task_for_its_topic_has_surely_failed_and_one_warning_told_s
     assert len(said) == 1, said
     assert "max.message.bytes=5000" in said[0]
     assert "lower with_kafka(max_body_bytes=…)" in said[0]
+
+
+def test_a_task_whose_copy_is_too_large_for_its_topic_is_buried(kafka: Broker) -> None:
+    """It was moved on again for ever."""
+    q, runs = kafka.queue(), list[str]()
+
+    def fail(task: ReceivedTask) -> None:
+        runs.append(task.id)
+        raise Retry(delay=0.0)
+
+    q.enqueue(Task("t", b"x" * 5000, id="big"))
+    topic = f"{kafka.prefix}_PRIORITY_NORMAL"
+    set_config(
+        AdminClient({"bootstrap.servers": kafka.section["bootstrap_servers"]}), topic, "max.message.bytes", "2000"
+    )
+    assert started(q, fail)
+    eventually(lambda: len(q.dead.list()) == 1, timeout=30)
+    (letter,) = q.dead.list()
+    assert (letter.id, letter.reason, runs) == ("big", "refused by the broker", ["big"])
+    assert "max.message.bytes" in letter.error
 
 
 def test_more_replicas_than_brokers_is_named(kafka: Broker) -> None:

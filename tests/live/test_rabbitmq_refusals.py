@@ -18,6 +18,7 @@ from nova import (
     NovaError,
     PublishError,
     QueueFull,
+    ReceivedTask,
     Task,
     TaskQueue,
     with_rabbitmq,
@@ -33,6 +34,7 @@ from tests.servers.ports import free_ports
 from tests.servers.rabbitmq.finding import private_node
 from tests.servers.rabbitmq.server import HOST, RabbitServer
 
+FRAME_MAX = 131_072
 STATED = 12.0
 """Seconds within which a queue that cannot be opened says so."""
 
@@ -69,8 +71,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, keys: Path, tls_port: int) 
 
 
 @contextmanager
-def queue(url: str, **options: object) -> Generator[TaskQueue]:
-    made = TaskQueue(with_rabbitmq(url, **options), with_topic_prefix("R"))  # type: ignore[arg-type]
+def queue(url: str, prefix: str = "R", **options: object) -> Generator[TaskQueue]:
+    made = TaskQueue(with_rabbitmq(url, **options), with_topic_prefix(prefix))  # type: ignore[arg-type]
     try:
         yield made
     finally:
@@ -247,6 +249,35 @@ def test_a_server_without_room_refuses_in_time_and_takes_tasks_again(server: Rab
         finally:
             server.control(*ended)
         eventually(lambda: _accepts(q), timeout=20)
+
+
+def test_headers_that_leave_no_room_for_a_copys_bury_the_task(server: RabbitServer) -> None:
+    """It was moved on again for ever; a copy has headers of its own, and the server takes a frame of them."""
+    runs: list[str] = []
+
+    def fail(task: ReceivedTask) -> None:
+        runs.append(task.id)
+        raise ValueError("again")
+
+    with queue(server.address, "WIDE") as q:
+        size = FRAME_MAX
+        while not _takes(q, size):
+            size -= 20
+        q.start(fail)
+        eventually(lambda: len(q.dead.list()) == 1)
+        (letter,) = q.dead.list()
+        assert (letter.id, letter.reason, runs) == ("wide", "refused by the broker", ["wide"])
+        assert "its headers have" in letter.error
+        assert q.dead.requeue() == 1
+        eventually(lambda: len(runs) == 2, what="a replay")
+
+
+def _takes(q: TaskQueue, size: int) -> bool:
+    try:
+        q.enqueue(Task("t", id="wide"), metadata={"note": "n" * size})
+    except PublishError:
+        return False
+    return True
 
 
 def _accepts(q: TaskQueue) -> bool:

@@ -49,6 +49,7 @@ _SURELY_REFUSED = frozenset(
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     }
 )
+_PERMANENT = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD})
 _HINTS = {
     KafkaError.MSG_SIZE_TOO_LARGE: "raise max.message.bytes of the topic, or enqueue a reference to the data",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this user Write, Read, Describe and Create on the prefix's topics",
@@ -110,7 +111,10 @@ def publish_error(where: str, error: KafkaError) -> PublishError:
     code = error.code()
     if code == KafkaError._QUEUE_FULL:
         return QueueFull(f"{where}: the send buffer is full; enqueue slower or raise queue.buffering.max.kbytes")
-    return PublishError(f"{where}: {text_of(error)}", may_be_stored=code not in _SURELY_REFUSED)
+    is_permanent = code in _PERMANENT
+    return PublishError(
+        f"{where}: {text_of(error)}", may_be_stored=code not in _SURELY_REFUSED, is_permanent=is_permanent
+    )
 
 
 def closed_error(where: str) -> PublishError:

@@ -11,7 +11,7 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException, AMQP
 
 from nova.errors import BrokerError
 
-__all__ = ["ACCESS_REFUSED", "NOT_FOUND", "RESOURCE_LOCKED", "Refused", "is_final", "text_of"]
+__all__ = ["ACCESS_REFUSED", "NOT_FOUND", "PRECONDITION_FAILED", "RESOURCE_LOCKED", "Refused", "is_final", "text_of"]
 
 ACCESS_REFUSED = 403
 NOT_FOUND = 404

@@ -18,7 +18,7 @@ from pika.channel import Channel
 from pika.connection import Connection
 
 from nova.brokers.base import Confirmation
-from nova.brokers.rabbitmq.failures import NOT_FOUND, text_of
+from nova.brokers.rabbitmq.failures import NOT_FOUND, PRECONDITION_FAILED, text_of
 from nova.brokers.rabbitmq.frames import publish_frames
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.messages import Outgoing, named
@@ -177,7 +177,7 @@ class Publisher:
                     self._have_made(item)
         elif len(items) == 1:
             self._unconfirmed.clear()
-            self._outbox.settle(items[0], PublishError(text))
+            self._outbox.settle(items[0], PublishError(text, is_permanent=reason.reply_code == PRECONDITION_FAILED))
         else:
             _log.warning("%s; sending %d messages again, one by one", text, len(items))
             self._window, self._careful = 1, len(items)
@@ -229,7 +229,7 @@ class Publisher:
         try:
             return self._frames(channel, item[2], tag)
         except ValueError as exc:  # a name that is too long, or text that UTF-8 cannot hold: this message's own fault
-            self._outbox.settle(item, PublishError(f"{self._link.where}: not sent: {exc}"))
+            self._outbox.settle(item, PublishError(f"{self._link.where}: not sent: {exc}", is_permanent=True))
             return None
 
     def _frames(self, channel: Channel, message: Outgoing, tag: int) -> bytes:

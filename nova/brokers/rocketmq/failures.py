@@ -59,6 +59,7 @@ _MAY_BE_STORED = frozenset(
         _CODE.SLAVE_PERSISTENCE_TIMEOUT,
     }
 )
+_PERMANENT = frozenset({_CODE.MESSAGE_BODY_TOO_LARGE, _CODE.MESSAGE_PROPERTIES_TOO_LARGE})
 _NEVER_LEFT = ("failed to connect", "connection refused", "name resolution", "dns", "no route to host")
 
 
@@ -88,7 +89,8 @@ class Failure:
 
     def as_publish_error(self, where: str) -> PublishError:
         """For the producer of one message."""
-        return PublishError(f"{where}: {self.text}", may_be_stored=self.may_be_done)
+        is_permanent = self.code in _PERMANENT
+        return PublishError(f"{where}: {self.text}", may_be_stored=self.may_be_done, is_permanent=is_permanent)
 
 
 def failure_of_status(status: Any) -> Failure | None:
