@@ -221,3 +221,33 @@ def test_a_copy_on_its_way_at_a_clean_stop_does_not_run_the_task_again(broker: B
     again = driver.subscribe(request)
     assert again.receive(1, 7.0) == [], "what nobody takes goes back to the group after five seconds"
     driver.close()
+
+
+def test_a_copy_that_was_not_waited_for_does_not_run_its_task_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another copy stands for the task by the time it comes; sent home, the first would be a second task."""
+    monkeypatch.setattr("nova.brokers.rabbitmq.leases.TIME_TO_LIVE_MS", 1000)
+    broker.section["long_task_after"] = 1.5
+    driver = broker.driver()
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    driver.ensure([topic])
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=10))
+    assert isinstance(subscription, RabbitSubscription)
+    publish, first = subscription._long._publish, list[Sequence[Outgoing]]()
+
+    def first_one_late(messages: Sequence[Outgoing]) -> Confirmation:
+        if first:
+            return publish(messages)
+        first.append(messages)
+        return Future()
+
+    subscription._long._publish = first_one_late
+    assert driver.publish([Message(topic, b"x", {"nova-id": "t"}, "t")]).result(10) == [None]
+    (delivery,) = subscription.receive(1, 10)
+    eventually(lambda: subscription._long.covers(delivery), what="by a second copy")
+    assert publish(first[0]).result(10) == [None]
+    assert subscription.receive(5, 2.0) == []
+    assert not delivery.lost
+    subscription.ack([delivery])
+    driver.close()

@@ -14,8 +14,9 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from nova import BrokerError, BrokerUnavailable, ReceivedTask, Retry, Task
-from nova.brokers.base import Confirmation, DriverContext, Message, SubscribeRequest
+from nova import BrokerError, BrokerUnavailable, PublishError, ReceivedTask, Retry, Task
+from nova.brokers.base import Confirmation, Delivery, DriverContext, Message, SubscribeRequest
+from nova.brokers.due import RETRY_AFTER_MS
 from nova.brokers.rabbitmq import publisher as publishing
 from nova.brokers.rabbitmq.config import RabbitMQConfig
 from nova.brokers.rabbitmq.conversation import Conversation
@@ -26,6 +27,7 @@ from nova.brokers.rabbitmq.messages import Outgoing
 from nova.brokers.rabbitmq.names import QUORUM
 from nova.brokers.rabbitmq.publisher import Publisher
 from nova.brokers.rabbitmq.registry import Book
+from nova.brokers.rabbitmq.subscription import STALE_AFTER, RabbitSubscription
 from nova.brokers.rabbitmq.turns import give_back, holding, take
 from nova.envelope import GROUP, TARGET
 from tests.conformance.brokers import Broker, make
@@ -428,3 +430,78 @@ def test_what_is_given_up_comes_again(driver: RabbitMQDriver, parts: _Parts, bro
     assert got[1].handle.count == got[0].handle.count + 1
     subscription.ack(got[1:])
     subscription.close(5)
+
+
+def test_what_an_earlier_connection_had_brought_is_not_moved_on_again(
+    driver: RabbitMQDriver, parts: _Parts, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server brings it anew: moved on from before as well, a delayed task would run twice."""
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=1))
+    moves: list[Confirmation] = []
+
+    def no_answer_yet(messages: object) -> Confirmation:
+        moves.append(Future())
+        return moves[-1]
+
+    assert parts._holder is not None
+    monkeypatch.setattr(parts._holder, "_publish", no_answer_yet)
+    due_ms = int(time.time() * 1000) + 100
+    assert driver.publish([Message(topic, b"x", {"nova-id": "m"}, "m", due_ms=due_ms)]).result(10) == [None]
+    eventually(lambda: len(moves) == 1)
+    cut(parts._holder._channel._link)
+    eventually(lambda: len(moves) == 2)
+    moves[0].set_result([PublishError("not now")])
+    never(lambda: len(moves) > 2, during=2.5 * RETRY_AFTER_MS / 1000)
+    subscription.close(5)
+
+
+def test_a_copy_that_is_confirmed_after_its_connection_ended_acks_nothing_on_the_next(
+    driver: RabbitMQDriver, broker: Broker
+) -> None:
+    """The same tag means another delivery there: that one would be lost."""
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=5))
+    assert isinstance(subscription, RabbitSubscription)
+    link = subscription._feeds[f"g.{topic}"].channel._link
+    assert driver.publish([message(topic, "m")]).result(10) == [None]
+    (first,) = subscription.receive(1, 10)
+    sent: Confirmation = Future()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subscription._publisher, "send", lambda messages: sent)
+        subscription.release([first])
+    cut(link)
+    (second,) = subscription.receive(1, 10)
+    assert second.handle.tag == first.handle.tag
+    sent.set_result([None])
+    never(lambda: second.lost, during=0.5)
+    cut(link)
+    (third,) = subscription.receive(1, 10)
+    assert third.headers["nova-id"] == "m"
+    subscription.close(5)
+
+
+def test_what_a_busy_worker_has_ahead_is_anothers_after_a_while_and_not_before(
+    driver: RabbitMQDriver, broker: Broker
+) -> None:
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    request = SubscribeRequest(topics=(topic,), group="g", prefetch=10)
+    busy = driver.subscribe(request)
+    assert isinstance(busy, RabbitSubscription)
+    assert busy.receive(10, 0.5) == [], "its consumer takes ten from now on"
+    assert driver.publish([message(topic, f"m{number}") for number in range(10)]).result(10) == [None] * 10
+    eventually(lambda: busy._stocked == 10)
+    (mine,) = busy.receive(1, 1)
+    idle = driver.subscribe(request)
+    assert idle.receive(10, STALE_AFTER - 0.5) == [], "it may ask again"
+    found: list[Delivery] = []
+
+    def all_came() -> bool:
+        found.extend(idle.receive(10, 0.1))
+        return len(found) == 9
+
+    eventually(all_came, timeout=STALE_AFTER + 5)
+    assert {delivery.handle.count for delivery in found} == {0}
+    assert not mine.lost
+    idle.close(5)
+    busy.close(5)
