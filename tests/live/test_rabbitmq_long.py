@@ -8,12 +8,15 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
+from typing import Any
 
 import pytest
 
 from nova import BrokerError, PublishError, ReceivedTask, Task
 from nova.brokers.base import Confirmation, Delivery, Message, SubscribeRequest
+from nova.brokers.rabbitmq.conversation import Conversation
 from nova.brokers.rabbitmq.messages import Outgoing
+from nova.brokers.rabbitmq.quarantine import QuarantineSubscription
 from nova.brokers.rabbitmq.subscription import RabbitSubscription
 from tests.conformance.brokers import Broker
 from tests.eventually import eventually, never
@@ -250,4 +253,42 @@ def test_a_copy_that_was_not_waited_for_does_not_run_its_task_again(
     assert subscription.receive(5, 2.0) == []
     assert not delivery.lost
     subscription.ack([delivery])
+    driver.close()
+
+
+def test_a_suspect_that_ends_while_its_copy_comes_is_over(broker: Broker) -> None:
+    """The copy was acked and the suspect not, or the other way round: it came back, charged, after it was done."""
+    driver = broker.driver()
+    topic = f"{broker.prefix}_QUARANTINE"
+    driver.ensure([topic])
+    assert driver.publish([Message(topic, b"x", {"nova-id": "t"}, "t", group="g")]).result(10) == [None]
+    subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=1, charged=True))
+    assert isinstance(subscription, QuarantineSubscription)
+    long, asked = subscription._long, threading.Event()
+    publish = long._publish
+
+    def told(messages: Sequence[Outgoing]) -> Confirmation:
+        asked.set()
+        return publish(messages)
+
+    class Slow(dict[Delivery, Conversation]):
+        """Leaves a copy the time to come while its delivery is being settled."""
+
+        def pop(self, delivery: Delivery, *default: object) -> Any:
+            found = super().pop(delivery, *default)
+            with contextlib.suppress(AssertionError):  # what settles may be the thread on which it would come
+                eventually(lambda: long.covers(delivery), timeout=1.0)
+            return found
+
+    long._publish = told
+    subscription._lent = Slow()
+    (delivery,) = subscription.receive(1, 10)
+    assert asked.wait(10)
+    subscription.ack([delivery])
+    never(lambda: False, during=1.5)
+    _cut(driver)
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BrokerError):  # while it connects again
+            assert subscription.receive(1, 0.5) == []
     driver.close()
