@@ -20,9 +20,11 @@ FLOWS_WITHIN = 15.0
 
 
 @contextmanager
-def opened(server: RabbitServer, prefix: str, **options: float) -> Generator[RabbitMQDriver]:
+def opened(
+    server: RabbitServer, prefix: str, *, call_timeout: float = 10.0, **options: float
+) -> Generator[RabbitMQDriver]:
     driver = RabbitMQDriver(RabbitMQConfig(url=server.address, **options))  # type: ignore[arg-type]
-    driver.open(DriverContext(prefix=prefix), 10)
+    driver.open(DriverContext(prefix=prefix, call_timeout=call_timeout), 10)
     try:
         yield driver
     finally:
@@ -71,12 +73,12 @@ def hold_beside(server: RabbitServer, prefix: str, seconds: float) -> float:
             held = receive(subscription, 5, within=12)
             assert [delivery.topic for delivery in held] == [good] * 5
             link = subscription._feeds[f"g.{bad}"].channel._link
-            first, before, most = link.connection, _channels(server), 0
+            first, before, most = link.connection, channels(server), 0
             threads, files = threading.active_count(), _open_files()
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 never(lambda: any(delivery.lost for delivery in held), during=2.0, what="given to others")
-                most = max(most, _channels(server))
+                most = max(most, channels(server))
             assert link.connection is not first, "the server has ended it"
             assert most <= before, "no new channel while the last one is there"
             assert threading.active_count() <= threads + 1, "one for chores, from the first one on"
@@ -96,7 +98,7 @@ def hold_beside(server: RabbitServer, prefix: str, seconds: float) -> float:
     return after
 
 
-def _channels(server: RabbitServer) -> int:
+def channels(server: RabbitServer) -> int:
     """As the server counts them on its connections."""
     return sum(int(word) for word in server.control("list_connections", "channels").split() if word.isdigit())
 

@@ -5,14 +5,16 @@ So it is on a server after a crash, and on a cluster that has lost two of three 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from nova.brokers.base import SubscribeRequest
+from nova import BrokerUnavailable
+from nova.brokers.base import Delivery, Message, SubscribeRequest
 from tests.eventually import eventually, never
-from tests.live.leaderless import hold_beside, join, leaderless, messages, opened, receive
+from tests.live.leaderless import FLOWS_WITHIN, channels, hold_beside, join, leaderless, messages, opened, receive
 from tests.servers.rabbitmq.finding import private_node
 from tests.servers.rabbitmq.server import RabbitServer
 
@@ -90,3 +92,29 @@ def test_what_its_neighbours_hold_stays_theirs_when_the_server_ends_a_connection
 ) -> None:
     """With as long as the server usually takes: tests/chaos/test_rabbitmq.py."""
     hold_beside(server, prefix, 2.5 * GIVES_UP_AFTER)
+
+
+def test_a_quarantine_without_a_leader_is_asked_once_at_a_time(server: RabbitServer, prefix: str) -> None:
+    topic = f"{prefix}_QUARANTINE"
+    with opened(server, prefix, call_timeout=2.0) as driver:
+        request = SubscribeRequest(topics=(topic,), group="g", prefetch=1, charged=True)
+        subscription = driver.subscribe(request)
+        assert driver.publish([Message(topic, b"x", {"nova-id": "t"}, "t", group="g")]).result(10) == [None]
+        with leaderless(server, f"g.{topic}"):
+            with pytest.raises(BrokerUnavailable, match="no answer"):
+                subscription.receive(1, 0.5)
+            before = channels(server)
+            for _ in range(4):
+                began = time.monotonic()
+                with pytest.raises(BrokerUnavailable, match="may have no leader"):
+                    subscription.receive(1, 0.5)
+                assert time.monotonic() - began >= 0.5, "an outage is no hot loop"
+            assert channels(server) <= before
+        found: list[Delivery] = []
+
+        def came() -> bool:
+            with contextlib.suppress(BrokerUnavailable):  # until the server has closed the channel
+                found.extend(subscription.receive(1, 0.5))
+            return bool(found)
+
+        eventually(came, timeout=FLOWS_WITHIN)

@@ -52,6 +52,7 @@ class Conversation:
         self._serial = 0
         self._waiting: int | None = None
         self._holds = False
+        self._ended: threading.Event | None = None
         self._only: Connection | None = None
 
     def __enter__(self) -> Conversation:
@@ -78,6 +79,11 @@ class Conversation:
         """Whether the channel of the last request is still there, and what it holds with it."""
         channel = self._channel
         return channel is not None and channel.is_open
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server has closed the channel that was given up last: one that waits for a queue stays there."""
+        return self._ended is None or self._ended.is_set()
 
     def declare_exchange(
         self, name: str, kind: str, arguments: Mapping[str, Any] | None = None, *, passive: bool = False
@@ -254,7 +260,7 @@ class Conversation:
         channel, self._channel = self._channel, None
         if channel is None:
             return None
-        closed = threading.Event()
+        closed = self._ended = threading.Event()
 
         def close() -> None:
             if channel.is_closed:

@@ -19,7 +19,7 @@ from nova.brokers.rabbitmq.leases import LongTasks, MakeLease
 from nova.brokers.rabbitmq.links import Links
 from nova.brokers.rabbitmq.messages import Place, copy_back, deliver
 from nova.brokers.rabbitmq.publisher import Publisher
-from nova.errors import BrokerError
+from nova.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["QuarantineSubscription"]
 
@@ -59,6 +59,8 @@ class QuarantineSubscription:
         self._lent: dict[Delivery, Conversation] = {}
         """What the worker holds, and the conversation in which it came; each change is one step, so no lock is needed."""
         self._conversation: Conversation | None = None
+        self._last: Conversation | None = None
+        """The one before, which the server may not have closed yet."""
         self._fetching = threading.Lock()
         """Held by whoever fetches, and by a close at its end."""
         self._returned = threading.Condition()
@@ -72,17 +74,20 @@ class QuarantineSubscription:
         return self._closing.is_set()
 
     def receive(self, max_messages: int, timeout: float) -> list[Delivery]:
-        """One at most, looked for now and then."""
+        """One at most, looked for now and then; not while the server still waits for a queue on the last channel."""
         del max_messages
         deadline = time.monotonic() + timeout
         while not self._closing.is_set():
-            found = self._fetch()
+            found = None if self._is_waiting else self._fetch()
             left = deadline - time.monotonic()
             if found is not None:
                 return [found]
             if left <= 0:
                 break
             self._closing.wait(min(left, LOOK_EVERY))
+        if self._is_waiting and not self._closing.is_set():
+            names = ", ".join(source.queue for source in self._sources)
+            raise BrokerUnavailable(f"{self._link.where}: no answer from {names} yet; it may have no leader")
         return []
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -115,6 +120,10 @@ class QuarantineSubscription:
                 self._fetching.release()
         self._link.close(max(0.1, deadline - time.monotonic()))
         self._long.close(deadline)
+
+    @property
+    def _is_waiting(self) -> bool:
+        return self._last is not None and not self._last.has_ended
 
     def _fetch(self) -> Delivery | None:
         with self._fetching:  # a close takes it for good, and for its own time at most
@@ -168,6 +177,7 @@ class QuarantineSubscription:
         """The channel is gone, and what it held with it."""
         if self._conversation is not None:
             self._conversation.close()
+            self._last = self._conversation
         self._conversation = None
         for delivery in list(self._lent):
             if not self._long.covers(delivery):
