@@ -413,6 +413,22 @@ def test_a_delayed_task_stays_with_the_server_until_the_copy_of_this_very_delive
     subscription.close(5)
 
 
+def test_one_connection_that_finds_the_server_again_tells_the_others(parts: _Parts) -> None:
+    """Each with its own waits, the last of ten would be back seconds after the server."""
+    link = parts._links.open_for("some queue")
+    before = link.await_up(10), parts._links.asking.await_up(10)
+
+    def cut_both() -> None:
+        link._wait = 60.0
+        link.reset("cut by the test")
+        parts._links.asking.reset("cut by the test")
+
+    link.run(cut_both)
+    eventually(lambda: parts._links.asking.connection not in (before[1], None))
+    eventually(lambda: link.connection not in (before[0], None), timeout=5)
+    link.close(5)
+
+
 def test_what_is_given_up_comes_again(driver: RabbitMQDriver, parts: _Parts, broker: Broker) -> None:
     """Its queues have no dead-letter exchange: not put back it would be gone."""
     topic = f"{broker.prefix}_PRIORITY_NORMAL"

@@ -72,6 +72,8 @@ class Link:
         self._turn = 0
         self._wait = WAIT_FIRST
         self._final = False
+        self._waits = True
+        """Until it connects; on the link's thread."""
         self._users: list[LinkUser] = []
         self._loop = loop
         self._opening: Connection | None = None
@@ -143,9 +145,15 @@ class Link:
 
     # --- the link's thread
 
+    def hurry(self) -> None:
+        """Connect now if it waits to do so: the server is there."""
+        if self._waits:
+            self._connect()
+
     def _connect(self) -> None:
-        if self._closing:
+        if self._closing or not self._waits:
             return
+        self._waits = False
         parameters = self._parameters[self._turn]
         try:
             self._opening = SelectConnection(
@@ -193,6 +201,7 @@ class Link:
             self._end()
             return
         wait = self._next_wait(was_up)
+        self._waits = True
         _log.log(
             logging.WARNING if was_up or wait > 0.5 else logging.INFO,
             "%s; connecting again for %s in %.1f s",
@@ -217,6 +226,7 @@ class Link:
         if connection is not None and not connection.is_closed:
             _cut(connection, reason)
         elif connection is None and not self._closing:
+            self._waits = True
             self.later(self._wait, self._connect)
 
     def reset(self, reason: str) -> None:

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from pika.connection import Connection
+
 from nova.brokers.rabbitmq.config import RabbitMQConfig
 from nova.brokers.rabbitmq.link import Link
 from nova.brokers.rabbitmq.loop import Loop
@@ -31,6 +33,7 @@ class Links:
         self._changing = threading.Lock()
         self._for_queues: set[Link] = set()
         self.asking = Link(self._loop, config, where, "asking")
+        self._loop.run(lambda: self.asking.add(self))
 
     def start(self) -> None:
         """Connect, and stay connected."""
@@ -51,6 +54,7 @@ class Links:
         with self._changing:
             self._for_queues.add(link)
         link.on_end(lambda: self._forget(link))
+        link.run(lambda: link.add(self))
         link.start()
         return link
 
@@ -64,6 +68,19 @@ class Links:
         for link in left:
             link.close(max(0.0, deadline - time.monotonic()))
         self._loop.close()
+
+    # --- the user of all of them, on their thread
+
+    def up(self, connection: Connection) -> None:
+        """One has found the server: the others need not wait for their next try."""
+        del connection
+        with self._changing:
+            links = [*self._for_queues, self.asking]
+        for link in links:
+            link.hurry()
+
+    def down(self, reason: str) -> None:
+        """Each tries again by itself."""
 
     def _forget(self, link: Link) -> None:
         with self._changing:
