@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import signal
 import threading
@@ -18,6 +17,7 @@ from nova import NovaError, ReceivedTask, Task
 from nova.brokers.base import DriverContext, Message, SubscribeRequest
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.driver import KafkaDriver
+from tests.chaos.sizes import resident
 from tests.chaos.test_promises import COMMIT_WINDOW, percentiles
 from tests.conformance.brokers import Broker, make
 from tests.conformance.processes import Workers
@@ -228,9 +228,3 @@ def test_a_million_delayed_tasks_cost_a_worker_little(broker: Broker, workers: W
         f"most, growth {(peak - before) >> 20} MB; one of 1 s beside them late by {late * 1000:.0f} ms"
     )
     assert peak - before < 100 << 20
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory a process has."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
