@@ -410,3 +410,38 @@ def test_groups_that_begin_at_the_same_time_agree_on_the_first(broker: Broker) -
         thread.join()
     eventually(lambda: any(len(found) == 20 for found in seen.values()))
     never(lambda: sum(len(found) for found in seen.values()) > 20, during=0.5)
+
+
+# --- dead letters in a topic that others made or wrote to
+
+
+def test_dead_letters_are_found_in_every_queue_of_their_topic(broker: Broker, admin: Admin) -> None:
+    """mqadmin makes eight of them, also when it is called as Nova's own error says."""
+    dead = Names(broker.prefix).dead
+    for server in admin.brokers("a test"):
+        server.make_topic(dead, "NORMAL", 8)
+    eventually(lambda: admin.has_route(dead))
+
+    def reject(task: ReceivedTask) -> None:
+        raise Reject("no")
+
+    q = broker.queue()
+    q.start(reject)
+    for number in range(30):
+        q.enqueue(Task("t", id=f"t{number}"))
+    eventually(lambda: len(q.dead.list(limit=100)) == 30)
+    assert q.dead.purge(limit=12) == 12
+    assert q.depth().dead == 18
+    assert len(broker.queue().dead.list(limit=100)) == 18
+
+
+@pytest.mark.parametrize("places", ["garbage", "a/b/c", "broker-a/0", "broker-a/0/" + "9" * 5000, "/ //"])
+def test_a_strange_message_among_the_dead_letters_hides_none(broker: Broker, places: str) -> None:
+    driver, dead = broker.driver(), Names(broker.prefix).dead
+    driver.ensure([dead])
+    letter = Message(dead, b"x", {"nova-id": "t", "TRACE": "kept"}, "t", group="g")
+    assert driver.publish([Message(dead, b"x", {"nova-x-removed": places}, "s"), letter]).result(10) == [None, None]
+    eventually(lambda: len(driver.browse_dead(dead, "g").read(10)) == 1)
+    ((_, found),) = driver.browse_dead(dead, "g").read(10)
+    assert found.headers["TRACE"] == "kept"
+    driver.close()

@@ -1,8 +1,8 @@
 """A group's dead letters: read by their place in the brokers' log, so that looking takes nothing and counts nothing.
 
 A log deletes no single message. What was removed is said by a message in the same topic, `nova-x-removed`, that names
-the places; whoever reads the topic reads both. Reading needs the brokers' own port: over gRPC a look is a hand-out, is
-counted, and hides what it shows from others for at least ten seconds.
+the places; whoever reads the topic reads both, in any order. Reading needs the brokers' own port: over gRPC a look is a
+hand-out, is counted, and hides what it shows from others for at least ten seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nova.brokers.base import Confirmation, Delivery
 from nova.brokers.rocketmq.admin import Admin, Broker
 from nova.brokers.rocketmq.log_format import Stored, read_messages
 from nova.brokers.rocketmq.messages import EMPTY, FOR, Outgoing, new_id, read_headers, visible
-from nova.envelope import GROUP, ID, TARGET
+from nova.envelope import GROUP, ID, TARGET, number
 from nova.errors import BrokerError
 
 __all__ = ["Graveyard", "RocketDeadLetters"]
@@ -30,16 +30,26 @@ RENEWED_AT_ONCE = 500
 SHOWN_SOON = 0.01
 
 
+_Spot = tuple[str, int, int]
+"""Broker, queue and offset."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class _Place:
     """Where a letter lies; sorts by age."""
 
     stored_ms: int
     broker: str
+    queue: int
     offset: int
 
+    @property
+    def spot(self) -> _Spot:
+        """Without its age."""
+        return self.broker, self.queue, self.offset
+
     def __str__(self) -> str:
-        return f"{self.stored_ms:015d}/{self.broker}/{self.offset:020d}"
+        return f"{self.stored_ms:015d}/{self.broker}/{self.queue:05d}/{self.offset:020d}"
 
 
 class Graveyard:
@@ -53,10 +63,11 @@ class Graveyard:
         self._admin = admin
         self._topic = topic
         self._pull_as = pull_as
-        self._read_to: dict[str, int] = {}
+        self._read_to: dict[tuple[str, int], int] = {}
         self._letters: dict[str, dict[_Place, str]] = {}
         """By group: place and the topic it was buried from."""
-        self._gone: set[tuple[str, int]] = set()
+        self._known: dict[_Spot, tuple[str, _Place]] = {}
+        self._gone: set[_Spot] = set()
         self._using = threading.Lock()
 
     def letters(self, group: str) -> dict[_Place, str]:
@@ -67,65 +78,78 @@ class Graveyard:
         """
         with self._using:
             for broker in self._admin.brokers("reading dead letters"):
-                self._refresh(broker)
+                for queue in self._queues(broker):
+                    self._refresh(broker, queue)
             return dict(self._letters.get(group, {}))
 
     def read(self, places: Sequence[_Place]) -> Iterator[tuple[_Place, Stored]]:
         """Letters, several in one question where they lie together."""
-        wanted = {(place.broker, place.offset): place for place in places}
+        wanted = {place.spot: place for place in places}
         brokers = {broker.name: broker for broker in self._admin.brokers("reading dead letters")}
         found: dict[_Place, Stored] = {}
         for place in places:
             broker = brokers.get(place.broker)
             if place in found or broker is None:
                 continue
-            data, _ = broker.pull(self._pull_as, self._topic, 0, place.offset, PULLED)
+            data, _ = broker.pull(self._pull_as, self._topic, place.queue, place.offset, PULLED)
             for stored in read_messages(data):
-                hit = wanted.get((place.broker, stored.offset))
+                hit = wanted.get((place.broker, stored.queue, stored.offset))
                 if hit is not None:
                     found[hit] = stored
         for place in places:
             if place in found:
                 yield place, found[place]
 
-    def _refresh(self, broker: Broker) -> None:
-        position = max(self._read_to.get(broker.name, 0), broker.start(self._topic, 0))
-        end = broker.end(self._topic, 0)
+    def _queues(self, broker: Broker) -> range:
+        """One where Nova made the topic; mqadmin makes eight."""
+        found = broker.topic(self._topic)
+        return range(found["readQueueNums"] if found is not None else 0)
+
+    def _refresh(self, broker: Broker, queue: int) -> None:
+        start = broker.start(self._topic, queue)
+        position = max(self._read_to.get((broker.name, queue), 0), start)
+        end = broker.end(self._topic, queue)
         while position < end:
-            data, following = broker.pull(self._pull_as, self._topic, 0, position, PULLED)
+            data, following = broker.pull(self._pull_as, self._topic, queue, position, PULLED)
             for stored in read_messages(data):
                 self._note(broker.name, stored)
             position = max(following, position + 1)
-            self._read_to[broker.name] = position
-        self._forget_deleted(broker)
+            self._read_to[broker.name, queue] = position
+        self._forget_deleted(broker.name, queue, start)
 
     def _note(self, broker: str, stored: Stored) -> None:
         removed = stored.properties.get(REMOVED)
         if removed is not None:
-            for text in removed.split():
-                name, _, offset = text.rpartition("/")
-                self._remove(name, int(offset))
+            for spot in filter(None, map(_spot_of, removed.split())):
+                self._remove(spot)
+            return
+        place = _Place(stored.stored_ms, broker, stored.queue, stored.offset)
+        if place.spot in self._gone:
             return
         headers = read_headers(stored.properties)
         group = headers.get(FOR) or headers.get(GROUP) or ""
-        if (broker, stored.offset) not in self._gone:
-            self._letters.setdefault(group, {})[_Place(stored.stored_ms, broker, stored.offset)] = headers.get(
-                TARGET, ""
-            )
+        self._known[place.spot] = group, place
+        self._letters.setdefault(group, {})[place] = headers.get(TARGET, "")
 
-    def _remove(self, broker: str, offset: int) -> None:
-        self._gone.add((broker, offset))
-        for letters in self._letters.values():
-            for place in [place for place in letters if place.offset == offset and place.broker == broker]:
-                del letters[place]
+    def _remove(self, spot: _Spot) -> None:
+        self._gone.add(spot)
+        if spot in self._known:
+            group, place = self._known.pop(spot)
+            del self._letters[group][place]
 
-    def _forget_deleted(self, broker: Broker) -> None:
+    def _forget_deleted(self, broker: str, queue: int, start: int) -> None:
         """What the broker has deleted with age."""
-        start = broker.start(self._topic, 0)
-        self._gone = {(name, offset) for name, offset in self._gone if name != broker.name or offset >= start}
-        for letters in self._letters.values():
-            for place in [place for place in letters if place.broker == broker.name and place.offset < start]:
-                del letters[place]
+        gone = [spot for spot in (*self._known, *self._gone) if spot[:2] == (broker, queue) and spot[2] < start]
+        for spot in gone:
+            self._remove(spot)
+        self._gone.difference_update(gone)
+
+
+def _spot_of(text: str) -> _Spot | None:
+    """A place in what says that letters were removed; None = anybody may write to a topic."""
+    broker, *numbers = text.split("/")
+    queue, offset = [number(part) for part in numbers] if len(numbers) == 2 else (None, None)
+    return None if queue is None or offset is None else (broker, queue, offset)
 
 
 class RocketDeadLetters:
@@ -158,7 +182,7 @@ class RocketDeadLetters:
         places = [delivery.handle for delivery in deliveries if delivery.handle in there]
         for start in range(0, len(places), REMOVED_AT_ONCE):
             part = places[start : start + REMOVED_AT_ONCE]
-            text = " ".join(f"{place.broker}/{place.offset}" for place in part)
+            text = " ".join(f"{place.broker}/{place.queue}/{place.offset}" for place in part)
             message = Outgoing(self._topic, b"-", {REMOVED: text, FOR: self._group}, "", None, new_id())
             (error,) = self._publish([message]).result(self._timeout + 20)
             if error is not None:
@@ -212,11 +236,6 @@ class RocketDeadLetters:
             time.sleep(SHOWN_SOON)
 
     def _delivery(self, place: _Place, stored: Stored) -> Delivery:
-        headers = read_headers(stored.properties)
+        headers = read_headers({name: text for name, text in stored.properties.items() if not name.isupper()})
         body = b"" if EMPTY in headers else stored.body
-        shown = {name: text for name, text in visible(headers).items() if not name.isupper() and name not in _SERVERS}
-        return Delivery(self._topic, body, shown, place, stored.stored_ms)
-
-
-_SERVERS = frozenset({"__BORNHOST", "UNIQ_KEY", "CLUSTER"})
-"""Properties that the server adds; its others are in capitals."""
+        return Delivery(self._topic, body, visible(headers), place, stored.stored_ms)
