@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from nova.brokers.rocketmq.client import Connection, Session, consumer_settings
+from nova.brokers.rocketmq.finished import Finished
 from nova.brokers.rocketmq.registry import LEAST_RETRIES
 from nova.brokers.rocketmq.stubs import definition, service
 from nova.errors import BrokerError, BrokerUnavailable, NovaError
@@ -39,6 +40,7 @@ class Consumer:
         self.group = group
         self.request_timeout = request_timeout
         self.since: dict[str, int] = {}
+        self.finished = Finished()
         self._topics: list[str] = []
         self._join = join
         self._is_registered = is_registered

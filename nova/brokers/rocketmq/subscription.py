@@ -109,7 +109,9 @@ class RocketSubscription:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """These are done."""
-        self._ack(self._leases.take(deliveries))
+        mine = self._leases.take(deliveries)
+        self._finish(deliveries)
+        self._ack(mine)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """A fresh copy for this group, which comes at once, here or elsewhere."""
@@ -174,12 +176,12 @@ class RocketSubscription:
         return min(self._wanted - len(self._stock[topic]), self._prefetch - self._leases.count())
 
     def put(self, topic: str, found: list[Any], until: float) -> None:
-        """Into the stock; what is not for this group is settled at once."""
+        """Into the stock; what is not for this group, or was finished here before, is settled at once."""
         mine: list[Delivery] = []
         others: list[Place] = []
         for message in found:
             delivery = deliver(message, topic, self._shown(topic), until)
-            if self._is_ours(topic, delivery.handle):
+            if self._is_ours(topic, delivery.handle) and delivery.handle not in self._consumer.finished:
                 if self._charged:
                     delivery.charges = delivery.handle.count + 1
                     delivery.suspect = False
@@ -226,6 +228,10 @@ class RocketSubscription:
         if ready:
             self._acker.ack(self._consumer.group, ready)
 
+    def _finish(self, deliveries: Sequence[Delivery]) -> None:
+        """They need nobody any more, whatever becomes of their acks."""
+        self._consumer.finished.add([delivery.handle for delivery in deliveries])
+
     def _ack_place(self, place: Place) -> None:
         self._acker.ack(self._consumer.group, [place])
 
@@ -237,7 +243,9 @@ class RocketSubscription:
         copies = [copy_back(delivery, self._group) for delivery in mine]
 
         def sent(outcome: Sequence[object]) -> None:
-            self._ack([delivery for delivery, error in zip(mine, outcome, strict=True) if error is None])
+            copied = [delivery for delivery, error in zip(mine, outcome, strict=True) if error is None]
+            self._finish(copied)
+            self._ack(copied)
             with self._changed:
                 self._returning -= 1
                 self._changed.notify_all()
