@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import socket
 import struct
+import threading
+import time
 
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nova import ConfigError, TaskQueue, with_retry, with_rocketmq
+from nova import BrokerUnavailable, ConfigError, TaskQueue, with_retry, with_rocketmq
 from nova.brokers.base import Message
 from nova.brokers.rocketmq.admin import loads
 from nova.brokers.rocketmq.client import renewed_receipt
 from nova.brokers.rocketmq.config import Node, RocketMQConfig
+from nova.brokers.rocketmq.failures import failure_of_call, failure_of_status
+from nova.brokers.rocketmq.finished import Finished
 from nova.brokers.rocketmq.leases import APART, renewed_for_ms
 from nova.brokers.rocketmq.log_format import read_messages
 from nova.brokers.rocketmq.messages import (
     FOR,
     Outgoing,
+    Place,
     as_outgoing,
     copy_back,
     deliver,
@@ -25,6 +32,8 @@ from nova.brokers.rocketmq.messages import (
     request_of,
 )
 from nova.brokers.rocketmq.names import Names
+from nova.brokers.rocketmq.remoting import Remoting
+from nova.brokers.rocketmq.stubs import definition
 from nova.config import from_url
 from nova.options import settle
 
@@ -189,3 +198,99 @@ def test_a_url_says_the_same() -> None:
         endpoints="a:1,b:2", admin="n:3", access_key="key", secret_key="s@crt", tls=True, invisible_duration=30.0
     )
     assert "s@crt" not in repr(given_.driver)
+
+
+class _Ended(grpc.RpcError, grpc.Call):  # type: ignore[misc]  # grpc has no types
+    """A call that ended without an answer."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        self._said = code, details
+
+    def code(self) -> grpc.StatusCode:
+        return self._said[0]
+
+    def details(self) -> str:
+        return self._said[1]
+
+
+_UNBUILT = {name: (lambda self, *args: None) for name in _Ended.__abstractmethods__}
+Ended = type("Ended", (_Ended,), _UNBUILT)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "may_be_done", "mends"),
+    [
+        ("UNAVAILABLE", "failed to connect to all addresses; last error: Connection refused", False, True),
+        ("UNAVAILABLE", "DNS resolution failed for nova.invalid:8081", False, True),
+        ("UNAVAILABLE", "Socket closed", True, True),
+        ("UNAVAILABLE", "recvmsg:No route to host", True, True),
+        ("UNAVAILABLE", "recvmsg:Connection refused", True, True),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", True, True),
+        ("CANCELLED", "Channel closed!", True, True),
+        ("INTERNAL", "Received RST_STREAM with error code 2", True, True),
+        ("UNKNOWN", "Stream removed", True, True),
+        ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size", False, False),
+        ("UNIMPLEMENTED", "Method not found", False, False),
+    ],
+)
+def test_only_what_surely_was_not_done_is_told_as_failed(
+    code: str, details: str, may_be_done: bool, mends: bool
+) -> None:
+    found = failure_of_call(Ended(grpc.StatusCode[code], details))
+    assert (found.may_be_done, found.mends) == (may_be_done, mends)
+
+
+@pytest.mark.parametrize(
+    ("code", "may_be_stored"),
+    [
+        ("HA_NOT_AVAILABLE", True),  # the master has it
+        ("SLAVE_PERSISTENCE_TIMEOUT", True),
+        ("MASTER_PERSISTENCE_TIMEOUT", True),
+        ("PROXY_TIMEOUT", True),
+        ("INTERNAL_SERVER_ERROR", True),
+        ("TOO_MANY_REQUESTS", False),
+        ("TOPIC_NOT_FOUND", False),
+        ("MESSAGE_BODY_TOO_LARGE", False),
+    ],
+)
+def test_a_refusal_that_follows_storing_is_unknown(code: str, may_be_stored: bool) -> None:
+    found = failure_of_status(definition.Status(code=definition.Code.Value(code), message="no"))
+    assert found is not None
+    assert found.as_publish_error("here").may_be_stored == may_be_stored
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\xff\xff\xff\xff....",
+        b"\0\0\0\2ab",
+        b"\0\0\0\x08\0\0\0\4abcd",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"SSH-2.0-OpenSSH",
+    ],
+)
+def test_a_port_that_speaks_another_protocol_is_said_at_once(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=lambda: listener.accept()[0].sendall(said), name="stranger", daemon=True).start()
+        link = Remoting(f"127.0.0.1:{listener.getsockname()[1]}", None, 5.0)
+        begin = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match="no RocketMQ server"):
+            link.call(17)
+        assert time.monotonic() - begin < 2.0
+
+
+def place(message_id: str, id_: str) -> Place:
+    return Place("t", "receipt", message_id, 0.0, 0, {}, id_)
+
+
+def test_what_was_finished_is_known_by_both_ids_for_so_many_more() -> None:
+    finished = Finished(most=10)
+    finished.add([place("M1", "a"), place("M2", "")])
+    assert place("M1", "a") in finished
+    assert place("M1", "b") not in finished, "an older client gives one id to several messages"
+    assert place("M2", "") not in finished, "a message without a key has one id only"
+    finished.add([place(f"N{number}", "n") for number in range(10)])
+    assert place("M1", "a") in finished
+    finished.add([place(f"O{number}", "o") for number in range(10)])
+    assert place("M1", "a") not in finished, "it grows without end"
+    assert place("O0", "o") in finished

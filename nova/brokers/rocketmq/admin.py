@@ -16,8 +16,8 @@ from typing import Any
 
 from nova.brokers.rocketmq.config import RocketMQConfig
 from nova.brokers.rocketmq.names import NORMAL
-from nova.brokers.rocketmq.remoting import NO_PERMISSION, Refused, Remoting
-from nova.errors import BrokerError, BrokerUnavailable, NotSupported
+from nova.brokers.rocketmq.remoting import Refused, Remoting
+from nova.errors import BrokerUnavailable, NotSupported
 
 __all__ = ["Admin", "Broker"]
 
@@ -49,7 +49,7 @@ NO_TOPIC = 17
 NOT_FOUND = 22
 NOBODY_CONNECTED = 206
 ASK_AGAIN = 30.0
-"""Seconds for which the list of brokers is believed."""
+"""Seconds for which the list of brokers is believed, and that there is no name server where none was named."""
 _TYPE = "message.type"
 _PROGRESS_ENTRY = re.compile(r'"(brokerOffset|consumerOffset|pullOffset)":(-?[0-9]+)')
 """Of an answer whose keys are objects, which is no JSON."""
@@ -253,7 +253,7 @@ class Admin:
         self._where = where
         self._timeout = timeout
         self._brokers: dict[str, Broker] = {}
-        self._asked = 0.0
+        self._asked: float | None = None
         self._names: Remoting | None = None
         self._using = threading.Lock()
 
@@ -266,14 +266,15 @@ class Admin:
         if not self._servers:
             return None
         with self._using:
-            if self._brokers and time.monotonic() - self._asked < ASK_AGAIN:
-                return list(self._brokers.values())
+            if self._asked is not None and time.monotonic() - self._asked < ASK_AGAIN:
+                return list(self._brokers.values()) or None
             try:
                 return self._look()
             except BrokerUnavailable:
-                if self._given:
+                if self._given and not self._brokers:
                     raise
-                return None
+                self._asked = time.monotonic()  # what is known of the brokers holds without a name server, too
+                return list(self._brokers.values()) or None
 
     def brokers(self, what: str) -> Sequence[Broker]:
         """The brokers, for something that only they can do.
@@ -324,10 +325,10 @@ class Admin:
             if address is not None:
                 known = self._brokers.pop(f"{name} {address}", None)
                 brokers[f"{name} {address}"] = known or Broker(name, Remoting(address, self._keys, self._timeout))
-        for gone in self._brokers.values():
-            gone.close()
         if not brokers:
             raise BrokerUnavailable(f"{self._where}: the name server {', '.join(self._servers)} knows no broker")
+        for gone in self._brokers.values():
+            gone.close()
         self._brokers, self._asked = brokers, time.monotonic()
         return list(brokers.values())
 
@@ -355,11 +356,6 @@ def type_of(topic: Mapping[str, Any]) -> str:
     """A topic's message type; one that was made before RocketMQ 5 says none and is NORMAL."""
     attributes = topic.get("attributes") or {}
     return str(attributes.get(_TYPE) or attributes.get(f"+{_TYPE}") or NORMAL)
-
-
-def is_refusal(exc: BrokerError) -> bool:
-    """Whether we may not: waiting does not help."""
-    return isinstance(exc, Refused) and exc.code == NO_PERMISSION
 
 
 def loads(body: bytes) -> Any:

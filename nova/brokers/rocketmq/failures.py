@@ -55,12 +55,24 @@ _MAY_BE_STORED = frozenset(
         _CODE.INTERNAL_SERVER_ERROR,
         _CODE.PROXY_TIMEOUT,
         _CODE.REQUEST_TIMEOUT,
+        _CODE.HA_NOT_AVAILABLE,  # the master has it, its slave not
         _CODE.MASTER_PERSISTENCE_TIMEOUT,
         _CODE.SLAVE_PERSISTENCE_TIMEOUT,
     }
 )
 _PERMANENT = frozenset({_CODE.MESSAGE_BODY_TOO_LARGE, _CODE.MESSAGE_PROPERTIES_TOO_LARGE})
-_NEVER_LEFT = ("failed to connect", "connection refused", "name resolution", "dns", "no route to host")
+_NEVER_LEFT = ("failed to connect", "name resolution", "dns resolution failed")
+"""How gRPC says that there was no connection to send on; one that breaks can be refused or without a route, too."""
+_NOTHING_DONE = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,  # larger than the proxy reads
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+"""Of a call: refused before the request was looked at. What any other leaves behind is unknown."""
 
 
 class Failure:
@@ -127,7 +139,7 @@ def failure_of_call(error: grpc.RpcError) -> Failure:
         hint = "; what listens there is no RocketMQ proxy: check that the port is its gRPC one (8081)"
     else:
         hint = ""
-    away = code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
+    away = code not in _NOTHING_DONE
     return Failure(0, f"{_short(details)}{hint}", mends=away, may_be_done=away and not never_left, away=away)
 
 

@@ -191,7 +191,7 @@ class Publisher:
         try:
             answer = call.result()
         except grpc.FutureCancelledError:
-            self._failed(chunk, Failure(0, "the driver was closed", mends=False, may_be_done=True, away=True))
+            self._failed(chunk, Failure(0, "the connection was given up", mends=False, may_be_done=True, away=True))
             return
         except grpc.RpcError as exc:
             self._failed(chunk, failure_of_call(exc))

@@ -31,6 +31,8 @@ _HINTS = {
     UNKNOWN_REQUEST: "; this is no name server: with_rocketmq(admin=…) takes the address of one, with port 9876 unless set",
     NO_PERMISSION: "; check access_key and secret_key, and grant this user all on the prefix's topics and groups",
 }
+LONGEST = 1 << 28
+"""Bytes of an answer; servers write at most 16 MiB, the first four letters of another protocol are a larger number."""
 _VERSION = 500
 _HEADER_LENGTH = 0x00FFFFFF
 """The upper byte of a header's length says how it is written; 0 = JSON, which an answer to JSON is."""
@@ -139,9 +141,14 @@ class Remoting:
     def _answer(self, connection: socket.socket) -> Answer:
         while True:
             (length,) = struct.unpack(">i", _read(connection, 4))
+            if not 4 <= length <= LONGEST:
+                raise ConnectionError("what answers there is no RocketMQ server")
             frame = _read(connection, length)
             size = struct.unpack(">i", frame[:4])[0] & _HEADER_LENGTH
-            header = json.loads(frame[4 : 4 + size])
+            try:
+                header = json.loads(frame[4 : 4 + size])
+            except ValueError as exc:
+                raise ConnectionError("what answers there is no RocketMQ server") from exc
             if header.get("opaque") != self._serial or not header.get("flag", 0) & 1:
                 continue  # a request of the server's own, such as news about a group; it wants no answer
             if header["code"] != SUCCESS:
