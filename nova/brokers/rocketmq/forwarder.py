@@ -24,6 +24,8 @@ __all__ = ["MOST_HELD", "Forwarder"]
 MOST_HELD = 2000
 WAIT = 0.2
 BACKOFF = 1.0
+LEAST_APART_MS = 100
+"""Between two hops of one task."""
 
 _log = logging.getLogger(__name__)
 
@@ -87,12 +89,17 @@ class Forwarder:
                 self._closing.wait(BACKOFF)
                 continue
             now_ms = clock.now_ms()
-            # One that must go through the timers again leaves at once: it would take a place here for long.
             self._due.put([(self._at(delivery, now_ms), delivery) for delivery in found])
 
     def _at(self, delivery: Delivery, now_ms: int) -> int:
+        """When to move it: at its instant, or after a moment if it must go through the timers again.
+
+        It would take a place here for long. Not at once: a server whose clock is ahead of ours brings it back at once.
+        """
         due_ms = due_of(delivery)
-        return due_ms if due_ms is not None and due_ms <= now_ms + 2 * self._guard_ms + 2000 else 0
+        if due_ms is None or due_ms <= now_ms + 2 * self._guard_ms + 2000:
+            return due_ms or 0
+        return now_ms + max(self._guard_ms, LEAST_APART_MS)
 
     def _move(self, due: list[Delivery]) -> None:
         now_ms = clock.now_ms()

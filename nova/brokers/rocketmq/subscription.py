@@ -99,7 +99,7 @@ class RocketSubscription:
                 if left <= 0:
                     break
                 self._changed.notify_all()
-                self._changed.wait(left)
+                self._changed.wait(min(left, ASKED_FOR / 2))
             if self._closed:
                 return []
         trouble = self.trouble
