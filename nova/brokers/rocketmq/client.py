@@ -8,6 +8,9 @@ This is the one module that knows what is wrong with the client or with the serv
   `Session.await_ready` waits for that, also after the server was restarted.
 * `startup()` of the client succeeds with nothing there. `Connection.probe` asks.
 * A channel that has been down waits for up to two minutes before it tries again; here for at most a second.
+* A channel whose peer has vanished without a word waits for the kernel to find out, a quarter of an hour. The proxy ends
+  connections that ask for a sign of life more than every five minutes, so `Connection.look` counts answers instead.
+* A list of proxies must be of addresses, names are refused as a whole; so names are looked up here.
 * The receipt that a proxy with the broker inside it gives for a renewed lease names the wrong place if the message was
 not the
   first of its receive: neither an ack nor the next renewal finds it, and the message comes again as often as it was renewed
@@ -28,6 +31,7 @@ import hmac
 import logging
 import os
 import queue
+import socket
 import threading
 import time
 import uuid
@@ -36,7 +40,7 @@ from typing import Any
 
 import grpc
 
-from nova.brokers.rocketmq.config import RocketMQConfig
+from nova.brokers.rocketmq.config import Node, RocketMQConfig
 from nova.brokers.rocketmq.failures import Failure, failure_of_call, failure_of_status
 from nova.brokers.rocketmq.stubs import definition, service, stub
 from nova.errors import BrokerUnavailable, ConfigError
@@ -55,6 +59,8 @@ _OPTIONS = [
 ]
 RECONNECT = 0.5
 """Seconds between two attempts of a session to speak to a server that is away."""
+SILENT = 10.0
+"""Seconds without an answer to anything after which the connection is taken for dead and made anew."""
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +93,12 @@ class Connection:
         self.where = where
         self.client_id = f"nova@{uuid.uuid4().hex}"
         self._config = config
-        self._channel = _open_channel(config)
+        self._using = threading.Lock()
+        self._closed = False
+        self._heard = 0.0
+        self._asked: float | None = None
+        """Since when nothing has been answered; None = something was."""
+        self._channel = _open_channel(config, where)
         self._stub = stub.MessagingServiceStub(self._channel)
         self.endpoints = _endpoints(config)
 
@@ -111,7 +122,10 @@ class Connection:
 
     def start(self, method: str, request: Any, timeout: float, client_id: str | None = None) -> Any:
         """Begin a call; the future's callbacks run on gRPC's thread and must not wait."""
-        return getattr(self._stub, method).future(request, timeout=timeout, metadata=self.metadata(client_id))
+        begun = time.monotonic()
+        call = getattr(self._stub, method).future(request, timeout=timeout, metadata=self.metadata(client_id))
+        call.add_done_callback(lambda done: self._note(done.code(), begun))
+        return call
 
     def call(self, method: str, request: Any, timeout: float, client_id: str | None = None) -> Any:
         """A call and its answer.
@@ -142,9 +156,40 @@ class Connection:
             return None
         return failure
 
+    def heard(self) -> None:
+        """A sign of life."""
+        self._heard = time.monotonic()
+        self._asked = None
+
+    def look(self) -> None:
+        """Connect anew where nothing is answered any more. Called every now and then by the driver's thread.
+
+        Raises:
+            BrokerUnavailable: none of the proxies' names is known.
+        """
+        asked = self._asked
+        if asked is None or time.monotonic() - asked < SILENT:
+            return
+        _log.warning("%s: no answer to anything for %.0f s, connecting anew", self.where, time.monotonic() - asked)
+        channel = _open_channel(self._config, self.where)
+        with self._using:
+            if not self._closed:
+                self._asked = None
+                self._channel, channel = channel, self._channel
+                self._stub = stub.MessagingServiceStub(self._channel)
+        channel.close()
+
     def close(self) -> None:
         """Cancel what is under way and let go."""
-        self._channel.close()
+        with self._using:
+            self._closed = True
+            self._channel.close()
+
+    def _note(self, code: grpc.StatusCode, begun: float) -> None:
+        if code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            self.heard()
+        elif self._heard < begun:
+            self._asked = min(begun, self._asked or begun)
 
 
 class Session:
@@ -222,6 +267,7 @@ class Session:
             for command in stream:
                 if self._closing.is_set():
                     return
+                self._connection.heard()
                 self._hear(command)
         finally:
             stream.cancel()
@@ -287,13 +333,35 @@ def _drain(outbox: queue.SimpleQueue[Any]) -> Iterator[Any]:
         yield command
 
 
-def _open_channel(config: RocketMQConfig) -> grpc.Channel:
-    target = ",".join(f"{node.host}:{node.port}" for node in config.nodes)
-    if len(config.nodes) > 1:
-        target = f"ipv4:{target}"
+def _open_channel(config: RocketMQConfig, where: str) -> grpc.Channel:
+    nodes = config.nodes
+    target, options = f"{nodes[0].host}:{nodes[0].port}", list[tuple[str, object]](_OPTIONS)
+    if len(nodes) > 1:
+        options.append(("grpc.default_authority", target))
+        target = _addresses(nodes, where)
     if config.tls:
-        return grpc.secure_channel(target, grpc.ssl_channel_credentials(), _OPTIONS)
-    return grpc.insecure_channel(target, _OPTIONS)
+        return grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+    return grpc.insecure_channel(target, options)
+
+
+def _addresses(nodes: Sequence[Node], where: str) -> str:
+    """Several proxies as gRPC takes them: IPv6 addresses, and those of IPv4 written as such."""
+    found: list[str] = []
+    unknown: list[str] = []
+    for node in nodes:
+        try:
+            answers = socket.getaddrinfo(
+                node.host, node.port, socket.AF_INET6, socket.SOCK_STREAM, flags=socket.AI_V4MAPPED | socket.AI_ALL
+            )
+        except OSError as exc:
+            unknown.append(f"{node}: {exc}")
+            continue
+        found += [f"[{address[0]}]:{node.port}" for *_, address in answers]
+    if not found:
+        raise BrokerUnavailable(f"{where}: no address for any of these: {'; '.join(unknown)}")
+    if unknown:
+        _log.warning("%s: going without what has no address: %s", where, "; ".join(unknown))
+    return f"ipv6:{','.join(dict.fromkeys(found))}"
 
 
 def _endpoints(config: RocketMQConfig) -> Any:

@@ -381,6 +381,10 @@ class _Parts:
     def _keep(self) -> None:
         while not self._closed.wait(LOOK_EVERY):
             try:
+                self._connection.look()
+            except BrokerUnavailable as exc:
+                _log.warning("%s", exc)
+            try:
                 for subscription in self._subscriptions:
                     subscription.look()
                 if self._forwarder is not None:

@@ -124,6 +124,7 @@ class Fetcher:
                     found.append(answer.message)
                 elif answer.HasField("status"):
                     failure = failure_of_status(answer.status)
+            self._consumer.connection.heard()
         except grpc.RpcError as exc:
             failure = failure_of_call(exc)
             self._consumer.interrupted()

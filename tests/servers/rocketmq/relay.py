@@ -20,9 +20,14 @@ class Relay:
         host, _, port = server.rpartition(":")
         self._server = host, int(port)
         self._sockets: list[socket.socket] = []
+        self._frozen: set[socket.socket] = set()
         self._listener = self._listen(0)
         self._port: int = self._listener.getsockname()[1]
         self.address = f"{HOST}:{self._port}"
+
+    def freeze(self) -> None:
+        """Pass nothing on any more on the connections there are, without a word; new ones work."""
+        self._frozen.update(self._sockets)
 
     def take_away(self) -> None:
         """Cut every connection and refuse new ones."""
@@ -48,13 +53,17 @@ class Relay:
                 server = socket.create_connection(self._server)
                 self._sockets += [client, server]
                 for source, target in ((client, server), (server, client)):
-                    threading.Thread(target=_pass_on, args=(source, target), name="relay", daemon=True).start()
+                    threading.Thread(target=self._pass_on, args=(source, target), name="relay", daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if source not in self._frozen:
+                    target.sendall(data)
+        _end(source, target)
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-    for end in (source, target):
+def _end(*ends: socket.socket) -> None:
+    for end in ends:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
