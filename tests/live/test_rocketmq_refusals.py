@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually
 from tests.servers.ports import free_ports
 from tests.servers.rocketmq.finding import private_java
-from tests.servers.rocketmq.secured import ADMIN, secured
+from tests.servers.rocketmq.secured import ADMIN, make_user, secured
 from tests.servers.rocketmq.server import RocketServer, section
 from tests.servers.rocketmq.settings import HOST, TUNED
 
@@ -134,6 +135,35 @@ def test_right_keys_let_in(server: RocketServer) -> None:
         seen: list[bytes] = []
         q.start(lambda task: seen.append(task.payload))
         eventually(lambda: seen == [b"x"])
+
+
+def test_a_user_needs_no_more_than_to_publish_and_receive_under_its_prefix(server: RocketServer) -> None:
+    place = section(server.address)
+    with queue(**place, prefix="OWN", access_key=ADMIN[0], secret_key=ADMIN[1]) as q:
+        q.start(lambda task: None)  # makes topics and group
+    key, secret = _user(server, "app", ["Topic:OWN*", "Group:OWN*", "Group:g%OWN*"])
+    with queue(place["endpoints"], "OWN", admin="", access_key=key, secret_key=secret) as q:
+        seen: list[bytes] = []
+        q.start(lambda task: seen.append(task.payload))
+        q.enqueue(Task("t", b"now"))
+        q.enqueue(Task("t", b"later"), process_in=0.3)
+        eventually(lambda: sorted(seen) == [b"later", b"now"])
+
+
+def test_a_user_without_rights_is_told_which_and_where_to_get_them(server: RocketServer) -> None:
+    place = section(server.address)
+    key, secret = _user(server, "nobody", [])
+    words = "User:nobody has no permission", "Topic:N_PRIORITY_NORMAL", "grant this user"
+    with (
+        queue(place["endpoints"], "N", admin="", access_key=key, secret_key=secret) as q,
+        refused(BrokerError, *words, "mqadmin createAcl"),
+    ):
+        q.enqueue(Task("t"))
+    with (
+        queue(**place, prefix="N", access_key=key, secret_key=secret) as q,
+        refused(BrokerError, *words, "with_rocketmq(admin='')"),
+    ):
+        q.enqueue(Task("t"))
 
 
 def test_topics_that_are_missing_are_all_named(broker: Broker) -> None:
@@ -300,3 +330,12 @@ def test_a_process_leaves_no_log_in_the_home_no_thread_and_ends(broker: Broker, 
 
 def _place(broker: Broker) -> dict[str, str]:
     return {"endpoints": broker.section["endpoints"], "admin": broker.section["admin"]}
+
+
+def _user(server: RocketServer, name: str, resources: list[str]) -> tuple[str, str]:
+    place: dict[str, Any] = section(server.address)
+    admin = Admin(RocketMQConfig(**place, access_key=ADMIN[0], secret_key=ADMIN[1]), "rocketmq", 10)
+    (broker,) = admin.brokers("a test")
+    made = make_user(broker, name, resources)
+    admin.close()
+    return made

@@ -150,9 +150,9 @@ class Connection:
         return (() if failure is not None else tuple(answer.message_queues)), failure
 
     def probe(self, topic: str, timeout: float) -> Failure | None:
-        """Ask for something; None = a server answers and lets us in, whether there is such a topic or not."""
+        """Ask for something; None = a server knows us, whether there is such a topic, and we may see it, or not."""
         _, failure = self.route(topic, timeout)
-        if failure is None or failure.code == definition.Code.TOPIC_NOT_FOUND:
+        if failure is None or failure.denied or failure.code == definition.Code.TOPIC_NOT_FOUND:
             return None
         return failure
 
@@ -323,7 +323,9 @@ def until_answers(connection: Connection, topic: str, timeout: float, wait: Call
         failure = connection.probe(topic, max(0.1, min(5.0, left)))
         if failure is None:
             return
-        if not failure.mends or deadline - time.monotonic() < RECONNECT:
+        if not failure.mends:
+            raise BrokerUnavailable(f"{connection.where}: not let in: {failure.text}")
+        if deadline - time.monotonic() < RECONNECT:
             raise BrokerUnavailable(f"{connection.where}: no connection in {timeout:g} s: {failure.text}")
         wait(0.1)
 

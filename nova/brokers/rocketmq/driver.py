@@ -39,8 +39,6 @@ LOOK_EVERY = 0.2
 """Seconds between two looks at leases and stocks."""
 SKEW = 60.0
 """Seconds by which the server's clock may be behind ours when it judges whether a timer is too far away."""
-PROBE = "nova_probe"
-"""A topic that nobody makes: the proxy remembers for 20 s that one is missing, so ours are asked for when they are made."""
 RENEW_EVERY = 900.0
 """Seconds between two looks at the age of dead letters."""
 KEEPS_LONG = 30 * 24
@@ -189,7 +187,7 @@ class _Parts:
         Raises:
             BrokerUnavailable: it does not.
         """
-        until_answers(self._connection, PROBE, timeout, self._closed.wait)
+        until_answers(self._connection, self.names.probe, timeout, self._closed.wait)
 
     def subscribe(self, request: SubscribeRequest) -> RocketSubscription:
         """Topics, registration, forwarder, receivers."""

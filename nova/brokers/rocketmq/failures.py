@@ -23,7 +23,6 @@ _HINTS = {
     _CODE.TOPIC_NOT_FOUND: "create it, or give with_rocketmq(admin=…) so that Nova can",
     _CODE.CONSUMER_GROUP_NOT_FOUND: "create it, or give with_rocketmq(admin=…) so that Nova can",
     _CODE.UNAUTHORIZED: "check access_key and secret_key",
-    _CODE.FORBIDDEN: "grant this user Pub and Sub on the prefix's topics and groups (mqadmin updateAcl)",
     _CODE.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE: "the topic has another message type; make it anew as NORMAL, the prefix's "
     "_DELAY_0 as DELAY, or use another prefix",
     _CODE.MESSAGE_BODY_TOO_LARGE: "raise maxMessageSize of proxy and broker, or enqueue a reference to the data",
@@ -35,6 +34,9 @@ _HINTS = {
     _CODE.ILLEGAL_POLLING_TIME: "raise with_rocketmq(poll_timeout=…) to the proxy's "
     "grpcClientConsumerMinLongPollingTimeoutMillis",
 }
+_RIGHTS = "grant this user Pub and Sub on the prefix's topics and groups (mqadmin createAcl)"
+_DENIED = "has no permission"
+"""In the words of a server that knows who asks: it has one code for strangers and for users without a right."""
 _MENDS = frozenset(
     {
         # The proxy believes for 20 s that a topic is missing if it was asked before the broker had registered.
@@ -84,16 +86,20 @@ class Failure:
         mends: trying again may help.
         may_be_done: the server may have done it all the same.
         away: there was no answer at all.
+        denied: the server knows us, and we may not.
     """
 
-    __slots__ = ("away", "code", "may_be_done", "mends", "text")
+    __slots__ = ("away", "code", "denied", "may_be_done", "mends", "text")
 
-    def __init__(self, code: int, text: str, *, mends: bool, may_be_done: bool, away: bool) -> None:
+    def __init__(
+        self, code: int, text: str, *, mends: bool, may_be_done: bool, away: bool, denied: bool = False
+    ) -> None:
         self.code = code
         self.text = text
         self.mends = mends
         self.may_be_done = may_be_done
         self.away = away
+        self.denied = denied
 
     def as_error(self, where: str) -> BrokerError:
         """For whoever waited for the answer; `where` names the address and the operation."""
@@ -113,13 +119,15 @@ def failure_of_status(status: Any) -> Failure | None:
     name = _CODE.Name(code) if code in _CODE.values() else "an unknown answer"
     said = status.message.strip().splitlines()
     text = f"{name} ({code}): {said[0]}" if said and said[0] != name else f"{name} ({code})"
-    hint = _HINTS.get(code)
+    denied = code == _CODE.FORBIDDEN or (code == _CODE.UNAUTHORIZED and _DENIED in text)
+    hint = _RIGHTS if denied else _HINTS.get(code)
     return Failure(
         code,
         f"{text}; {hint}" if hint else text,
         mends=code in _MENDS,
         may_be_done=code in _MAY_BE_STORED,
         away=False,
+        denied=denied,
     )
 
 

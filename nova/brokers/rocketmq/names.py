@@ -38,6 +38,11 @@ class Names:
         return f"{self.prefix}_DELAY_LOST"
 
     @property
+    def probe(self) -> str:
+        """Nobody makes it: asked for where any answer will do. The proxy remembers for 20 s that a topic is missing."""
+        return f"{self.prefix}_PROBE"
+
+    @property
     def default_topic(self) -> str:
         """The default queue's normal class."""
         return f"{self.prefix}_PRIORITY_NORMAL"

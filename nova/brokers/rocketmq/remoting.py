@@ -29,7 +29,8 @@ NO_PERMISSION = 16
 UNKNOWN_REQUEST = 3
 _HINTS = {
     UNKNOWN_REQUEST: "; this is no name server: with_rocketmq(admin=…) takes the address of one, with port 9876 unless set",
-    NO_PERMISSION: "; check access_key and secret_key, and grant this user all on the prefix's topics and groups",
+    NO_PERMISSION: "; check access_key and secret_key, and grant this user all on the prefix's topics and groups, or give "
+    "with_rocketmq(admin='') if they exist already",
 }
 LONGEST = 1 << 28
 """Bytes of an answer; servers write at most 16 MiB, the first four letters of another protocol are a larger number."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
+from nova.brokers.rocketmq.admin import Broker
 from tests.servers.rocketmq.settings import Settings
 
 ADMIN = ("nova-admin", "admin-secret")
 """Access key and secret key of the user who may do everything."""
+_MAKE_USER = 3001
+_MAKE_RIGHTS = 3006
 _AUTH = "org.apache.rocketmq.auth"
 _PROVIDERS = {
     "authenticationProvider": f"{_AUTH}.authentication.provider.DefaultAuthenticationProvider",
@@ -44,3 +48,19 @@ def secured(settings: Settings, directory: str) -> Settings:
             "authorizationMetadataProvider": "org.apache.rocketmq.proxy.auth.ProxyAuthorizationMetadataProvider",
         },
     )
+
+
+def make_user(broker: Broker, name: str, resources: Sequence[str]) -> tuple[str, str]:
+    """A user who may publish to and receive from some topics and groups; returns access key and secret key."""
+    secret = f"{name}-secret"
+    user = {"username": name, "password": secret, "userType": "Normal", "userStatus": "enable"}
+    broker.call(_MAKE_USER, {"username": name}, json.dumps(user).encode())
+    entries = [
+        {"resource": resource, "actions": ["Pub", "Sub"], "sourceIps": [], "decision": "Allow"}
+        for resource in resources
+    ]
+    if entries:
+        subject = f"User:{name}"
+        rights = {"subject": subject, "policies": [{"policyType": "Custom", "entries": entries}]}
+        broker.call(_MAKE_RIGHTS, {"subject": subject}, json.dumps(rights).encode())
+    return name, secret
