@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from nova import (
     NotSupported,
     NovaError,
     PublishError,
+    ReceivedTask,
     Task,
     TaskQueue,
     with_group_id,
@@ -28,6 +30,7 @@ from nova import (
     with_rocketmq,
     with_topic_prefix,
 )
+from nova.brokers.base import Message
 from nova.brokers.rocketmq.admin import Admin
 from nova.brokers.rocketmq.config import RocketMQConfig
 from nova.brokers.rocketmq.names import Names
@@ -239,12 +242,32 @@ def test_an_empty_body_is_a_task_like_any_other(broker: Broker) -> None:
 
 
 def test_one_message_that_the_server_refuses_fails_alone(broker: Broker) -> None:
-    with queue(**_place(broker), prefix=broker.prefix) as q:
-        tasks = [Task("t", b"x", id=f"t{i}", metadata={"m": "x" * 40_000} if i == 7 else None) for i in range(50)]
-        report = q.enqueue_batch(tasks)
-        assert list(report.failed) == ["t7"]
-        assert "MESSAGE_PROPERTIES_TOO_LARGE" in str(report.failed["t7"])
-        assert len(report.accepted) == 49
+    topic, many = f"{broker.prefix}_PRIORITY_NORMAL", {f"h{number}": "x" for number in range(200)}
+    driver = broker.driver()
+    driver.ensure([topic])
+    messages = [Message(topic, b"x", many if number == 7 else {}, f"t{number}") for number in range(50)]
+    outcome = driver.publish(messages).result(20)
+    driver.close()
+    assert [number for number, error in enumerate(outcome) if error is not None] == [7]
+    assert "MESSAGE_PROPERTIES_TOO_LARGE" in str(outcome[7])
+
+
+def test_a_task_with_much_metadata_is_retried_and_buried_like_any_other(broker: Broker) -> None:
+    """Each copy has more headers than the one before, up to a traceback, and the proxy takes 16 KiB of them."""
+    metadata = [{"m": "x" * length} for length in (14_000, 15_900, 16_100, 100_000)]
+    q = broker.queue()
+    seen: Counter[str] = Counter()
+
+    def fail(task: ReceivedTask) -> None:
+        assert task.metadata == metadata[int(task.id)]
+        seen.update([task.id])
+        raise RuntimeError("\x01é\n" * 1000)
+
+    q.start(fail)
+    q.enqueue_batch([Task("t", b"x", id=str(number), metadata=found) for number, found in enumerate(metadata)])
+    eventually(lambda: len(q.dead.list()) == 4, timeout=20, what="some are neither retried nor buried")
+    assert set(seen.values()) == {3}
+    assert sorted(letter.id for letter in q.dead.list()) == list("0123")
 
 
 def test_a_server_that_freezes_leaves_an_unknown_outcome(server: RocketServer) -> None:

@@ -61,6 +61,26 @@ def test_any_message_comes_out_as_it_went_in(headers: dict[str, str], body: byte
     assert (got.body, dict(got.headers)) == (body, headers)
 
 
+@given(
+    st.dictionaries(names_of_headers, st.integers(0, 20_000), max_size=6),
+    st.binary(max_size=50),
+    st.sampled_from("xé\n"),
+)
+def test_headers_of_any_length_come_out_as_they_went_in(lengths: dict[str, int], body: bytes, letter: str) -> None:
+    headers = {name: letter * length for name, length in lengths.items()}
+    sent = request_of([outgoing(Message("t", body, headers, "id"))]).messages[0]
+    assert sum(len(name.encode()) + len(text.encode()) for name, text in sent.user_properties.items()) < 16_384
+    got = deliver(sent, "t", "t", 0.0)
+    assert (got.body, dict(got.headers)) == (body, headers)
+
+
+@pytest.mark.parametrize("length", ["x", "-1", "9" * 5000, "7", "3", "0"])
+def test_a_strange_length_of_headers_harms_nothing(length: str) -> None:
+    sent = request_of([outgoing(Message("t", b"[1,2]", {"a": "b"}, "id"))]).messages[0]
+    sent.user_properties["nova-x-before"] = length
+    assert dict(deliver(sent, "t", "t", 0.0).headers) == {"a": "b"}
+
+
 @given(st.integers(1, 400 * 86_400_000))
 def test_a_delayed_message_is_asked_for_before_it_is_due_and_never_beyond_the_longest(delay: int) -> None:
     sent = outgoing(Message("SHOP-q", b"x", {}, "t", due_ms=NOW + delay))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from nova.brokers.base import Confirmation, Delivery
 from nova.brokers.rocketmq.admin import Admin, Broker
 from nova.brokers.rocketmq.log_format import Stored, read_messages
-from nova.brokers.rocketmq.messages import EMPTY, FOR, Outgoing, new_id, read_headers, visible
+from nova.brokers.rocketmq.messages import FOR, Outgoing, new_id, read, read_headers, visible
 from nova.envelope import GROUP, ID, TARGET, number
 from nova.errors import BrokerError
 
@@ -236,6 +236,6 @@ class RocketDeadLetters:
             time.sleep(SHOWN_SOON)
 
     def _delivery(self, place: _Place, stored: Stored) -> Delivery:
-        headers = read_headers({name: text for name, text in stored.properties.items() if not name.isupper()})
-        body = b"" if EMPTY in headers else stored.body
+        ours = {name: text for name, text in stored.properties.items() if not name.isupper()}  # not the server's
+        headers, body = read(ours, stored.body)
         return Delivery(self._topic, body, visible(headers), place, stored.stored_ms)

@@ -1,7 +1,8 @@
 """Between a message of the seam and one of RocketMQ's. Pure.
 
 Headers are user properties. The proxy refuses control characters and names of its own in them (40007), so what it would
-refuse travels as JSON in `nova-x-more`. It refuses empty bodies too (41302): `nova-x-empty` says that the one byte
+refuse travels as JSON in `nova-x-more`. It refuses more than 16 KiB of them: then the long ones stand as JSON before the
+body, in as many bytes as `nova-x-before` says. It refuses empty bodies too (41302): `nova-x-empty` says that the one byte
 there is none. Other properties that no consumer sees: `nova-x-due` when a delayed message is due, `nova-x-target` the
 topic it goes to, `nova-x-for` the group it is addressed to, `nova-x-sent` when a delayed one was published,
 `nova-x-count` hand-outs without a clean end of the copies before this one.
@@ -37,6 +38,7 @@ __all__ = [
     "deliver",
     "due_of",
     "new_id",
+    "read",
     "read_headers",
     "released",
     "request_of",
@@ -50,11 +52,17 @@ SENT = "nova-x-sent"
 COUNT = "nova-x-count"
 MORE = "nova-x-more"
 EMPTY = "nova-x-empty"
+BEFORE = "nova-x-before"
 _OWN = "nova-x-"
 _ON_THE_WAY = (DUE, TARGET)
 
 SUSPICIOUS = 3
 """Hand-outs without a clean end after which a message may be killing its consumers."""
+
+MOST_PROPERTIES = 14_336
+"""Bytes; as it comes the proxy takes 2 KiB more (`maxUserPropertySize`), its own and the broker's not counted."""
+_LONG = 256
+"""Characters of a header that may stand before the body."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 """Of a header that is a property as it is; the server's own properties are spelt otherwise."""
@@ -154,9 +162,9 @@ def request_of(messages: Sequence[Outgoing]) -> Any:
     for message in messages:
         found = request.messages.add()
         found.topic.name = message.topic
-        found.body = message.body or b"\0"
+        headers, found.body = _wire_form(message)
         properties = found.user_properties
-        for name, text in _wire_headers(message).items():
+        for name, text in headers.items():
             properties[name] = text
         system = found.system_properties
         system.message_id = message.message_id
@@ -174,13 +182,10 @@ def request_of(messages: Sequence[Outgoing]) -> Any:
 def deliver(found: Any, topic: str, shown: str, until: float) -> Delivery:
     """A delivery of what the server brought."""
     system = found.system_properties
-    headers = read_headers(found.user_properties)
     body: bytes = found.body
-    if EMPTY in headers:
-        del headers[EMPTY]
-        body = b""
     if system.body_encoding == definition.Encoding.GZIP:
         body = _inflated(body)
+    headers, body = read(found.user_properties, body)
     count = (number(headers.get(COUNT)) or 0) + max(0, system.delivery_attempt - 1)
     id_ = system.keys[0] if system.keys else ""
     place = Place(topic, system.receipt_handle, system.message_id, until, count, headers, id_)
@@ -194,8 +199,22 @@ def deliver(found: Any, topic: str, shown: str, until: float) -> Delivery:
     )
 
 
+def read(properties: Mapping[str, str], body: bytes) -> tuple[Headers, bytes]:
+    """Headers and body of what came, the driver's own headers included."""
+    if EMPTY not in properties and BEFORE not in properties:
+        return read_headers(properties), body
+    found = dict(properties)
+    length = number(found.pop(BEFORE, None))
+    if length is not None:
+        found.update(_texts(body[:length]))
+        body = body[length:]
+    if found.pop(EMPTY, None) is not None:
+        body = b""
+    return read_headers(found), body
+
+
 def read_headers(properties: Mapping[str, str]) -> Headers:
-    """Headers out of properties, the driver's own included."""
+    """Headers out of properties alone."""
     headers = dict(properties)
     more = headers.pop(MORE, None)
     if more is not None:
@@ -216,6 +235,21 @@ def new_id() -> str:
     return uuid.uuid4().hex.upper()
 
 
+def _wire_form(message: Outgoing) -> tuple[Headers, bytes]:
+    headers, body = _wire_headers(message), message.body or b"\0"
+    if sum(map(len, headers.values())) * 4 < MOST_PROPERTIES or _size(headers) <= MOST_PROPERTIES:
+        return headers, body
+    long = {name: text for name, text in headers.items() if len(text) > _LONG}
+    before = json.dumps(long).encode()
+    kept = {name: text for name, text in headers.items() if name not in long}
+    return {**kept, BEFORE: str(len(before))}, before + body
+
+
+def _size(headers: Headers) -> int:
+    """As the proxy counts it."""
+    return sum(len(name.encode()) + len(text.encode()) for name, text in headers.items())
+
+
 def _wire_headers(message: Outgoing) -> Headers:
     headers = message.headers
     odd = [name for name, text in headers.items() if not _is_plain(name, text)]
@@ -233,7 +267,7 @@ def _is_plain(name: str, text: str) -> bool:
     return text != "" and text.isprintable() and not text.isspace() and _NAME.fullmatch(name) is not None
 
 
-def _texts(more: str) -> Headers:
+def _texts(more: str | bytes) -> Headers:
     try:
         found = json.loads(more)
     except ValueError:
