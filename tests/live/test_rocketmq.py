@@ -35,6 +35,8 @@ from tests.servers.rocketmq.settings import TUNED
 
 AS_IT_COMES = {"invisible_duration": 10.0, "poll_timeout": 5.0}
 """The least that a server takes as it comes."""
+POLL = 4.0
+"""Seconds that a receive waits for a message, where a test looks at the end of it."""
 NEAR = 0.4
 """Seconds by which half of the tasks may be late: timers alone would be late by 0.6 s on average."""
 LATE = 2.0
@@ -152,6 +154,43 @@ def test_empty_topics_do_not_hold_up_the_others(either: Broker) -> None:
         q.enqueue(Task("t"), queue="sms")
         eventually(lambda: len(seen) > before)  # noqa: B023
     assert time.monotonic() - begin < 4.0
+
+
+def test_a_stop_waits_once_for_all_receives_under_way(tmp_path: Path) -> None:
+    """Those of the worker and of the delays last as long, and one that is cut off can lose what it brings."""
+    made = make("rocketmq", tmp_path, {"poll_timeout": POLL})
+    try:
+        q = made.queue()
+        seen: list[str] = []
+        q.start(lambda task: seen.append(task.id))
+        q.enqueue(Task("t"))
+        eventually(lambda: seen)
+        never(lambda: False, during=0.5)
+        begin = time.monotonic()
+        assert q.stop()
+        assert time.monotonic() - begin < POLL + 1.5
+    finally:
+        made.close()
+
+
+def test_what_a_receive_brings_after_the_stop_began_goes_to_another_worker(tmp_path: Path) -> None:
+    made = make("rocketmq", tmp_path, {"poll_timeout": POLL, "invisible_duration": 60.0})
+    try:
+        q, other = made.queue(), made.queue()
+        seen: Counter[str] = Counter()
+        q.start(lambda task: seen.update([task.id]))
+        q.enqueue(Task("t", id="first"))
+        eventually(lambda: seen)
+        stopping = threading.Thread(target=q.stop)
+        stopping.start()
+        never(lambda: False, during=0.5)
+        other.enqueue_batch([Task("t", id=f"t{number}") for number in range(40)])
+        stopping.join()
+        other.start(lambda task: seen.update([task.id]))
+        eventually(lambda: len(seen) == 41, timeout=20, what="tasks wait for the lease of who is gone")
+        assert set(seen.values()) == {1}
+    finally:
+        made.close()
 
 
 # --- chains

@@ -201,7 +201,8 @@ class _Parts:
         subscription = self._subscription(
             consumer, request.group, topics, prefetch=request.prefetch, charged=request.charged
         )
-        self._subscriptions = [*(open_ for open_ in self._subscriptions if not open_.closed), subscription]
+        with self._starting:
+            self._subscriptions = [*(known for known in self._subscriptions if not known.ended), subscription]
         return subscription
 
     def depth(self, topics: Sequence[str], group: str) -> dict[str, TopicDepth]:
@@ -253,6 +254,9 @@ class _Parts:
             subscription.close(left())
         if self._forwarder is not None:
             self._forwarder.close(left())
+        for part in (*self._subscriptions, self._forwarder):
+            if part is not None:
+                part.finish(left())
         self._closed.set()
         if self._chores is not None:
             self._chores.join(left())

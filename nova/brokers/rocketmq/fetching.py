@@ -75,6 +75,11 @@ class Fetcher:
         self._thread = threading.Thread(target=self._run, name=f"nova-rocketmq-{topic}", daemon=True)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it asks, or waits for what it asked for."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Ask no more; what is asked for is waited for by `join`."""
         self._closing.set()

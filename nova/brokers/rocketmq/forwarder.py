@@ -72,13 +72,17 @@ class Forwarder:
         self._subscription.look()
 
     def close(self, timeout: float) -> None:
-        """Stop; what is held goes back to the timers of the server. Idempotent."""
+        """Stop; what is held goes back to the timers of the server. `finish` waits for the rest. Idempotent."""
         self._closing.set()
         self._thread.join(timeout)
         self._due.close(timeout)
         with self._counting:
             self._counting.wait_for(lambda: not self._moving, min(timeout, 2.0))
         self._subscription.close(timeout)
+
+    def finish(self, timeout: float) -> None:
+        """See `RocketSubscription.finish`."""
+        self._subscription.finish(timeout)
 
     def _run(self) -> None:
         while not self._closing.is_set():

@@ -122,21 +122,31 @@ class RocketSubscription:
         return [delivery for delivery in deliveries if delivery.lost]
 
     def close(self, timeout: float = 10.0) -> None:
-        """Let the receives that are under way end, and give back what is held."""
+        """Receive no more, and give back what is held.
+
+        A receive that is under way cannot be ended from here without loss: what it brings goes back when it comes, and
+        `finish` waits for it, so that those of all topics end in one time.
+        """
         deadline = time.monotonic() + timeout
         with self._changed:
             first, self._closed = not self._closed, True
             for fetcher in self._fetchers:
                 fetcher.stop()
-            self._changed.notify_all()
-        if not first:
-            return
-        for fetcher in self._fetchers:
-            fetcher.join(max(0.0, deadline - time.monotonic() - 0.5))
-        with self._changed:
             for stock in self._stock.values():
                 stock.clear()
-        self._give_back(self._leases.take(self._leases.everything()))
+            self._changed.notify_all()
+        if first:
+            self._give_back(self._leases.take(self._leases.everything()))
+            self._await_settled(deadline)
+
+    def finish(self, timeout: float) -> None:
+        """After `close`: until the receives that were under way have ended, and what they brought has gone back."""
+        deadline = time.monotonic() + timeout
+        for fetcher in self._fetchers:
+            fetcher.join(max(0.0, deadline - time.monotonic() - 0.5))
+        self._await_settled(deadline)
+
+    def _await_settled(self, deadline: float) -> None:
         with self._changed:
             while self._returning and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
@@ -145,9 +155,9 @@ class RocketSubscription:
     # --- for the driver
 
     @property
-    def closed(self) -> bool:
-        """Receives no more."""
-        return self._closed
+    def ended(self) -> bool:
+        """Closed, and no receive is under way any more."""
+        return self._closed and not any(fetcher.is_alive for fetcher in self._fetchers)
 
     @property
     def trouble(self) -> str | None:
@@ -195,9 +205,12 @@ class RocketSubscription:
         self._leases.hold(mine)
         now = time.monotonic()
         with self._changed:
-            if not self._closed:
+            closed = self._closed
+            if not closed:
                 self._stock[topic].extend([(now, delivery) for delivery in mine])
             self._changed.notify_all()
+        if closed:
+            self._give_back(self._leases.take(mine))
 
     def _is_ours(self, topic: str, place: Place) -> bool:
         if self._group is None:
