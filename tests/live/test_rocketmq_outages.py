@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from nova import Task, TaskQueue, clock, with_group_id, with_rocketmq, with_topic_prefix
+from nova import ReceivedTask, Task, TaskQueue, clock, with_group_id, with_rocketmq, with_topic_prefix
 from nova.brokers.base import Delivery, Message, SubscribeRequest
 from nova.brokers.rocketmq import admin as administration
 from nova.brokers.rocketmq import client
@@ -56,6 +56,25 @@ def test_a_connection_that_falls_silent_is_made_anew(broker: Broker, monkeypatch
         relay.freeze()
         eventually(lambda: q.enqueue_batch([Task("t", id="after")]).accepted, timeout=30, what="the producer is mute")
         eventually(lambda: "after" in seen, timeout=30, what="the worker is deaf")
+    relay.take_away()
+
+
+def test_leases_that_cannot_be_renewed_are_said_once(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    relay = Relay(broker.section["endpoints"])
+    with queue(broker, relay.address) as q:
+        begun, end = threading.Event(), threading.Event()
+
+        def handle(task: ReceivedTask) -> None:
+            begun.set()
+            end.wait(20)
+
+        q.start(handle)
+        q.enqueue(Task("t"))
+        assert begun.wait(10)
+        relay.take_away()
+        eventually(lambda: "leases cannot be renewed" in caplog.text)
+        never(lambda: caplog.text.count("leases cannot be renewed") > 1, during=1.0)
+        end.set()
     relay.take_away()
 
 

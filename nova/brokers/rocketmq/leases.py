@@ -49,13 +49,8 @@ class Leases:
         self._settle = settle
         self._held: dict[Delivery, None] = {}
         self._open = 0
-        self._failing: Failure | None = None
+        self._failing = False
         self._using = threading.Lock()
-
-    @property
-    def trouble(self) -> str | None:
-        """Why renewals fail, or None."""
-        return None if self._failing is None else self._failing.text
 
     def hold(self, deliveries: Iterable[Delivery]) -> None:
         """Renew these from now on."""
@@ -144,7 +139,12 @@ class Leases:
             elif failure.code == INVALID_RECEIPT_HANDLE and delivery in self._held:
                 delivery.lost = True
                 del self._held[delivery]
-            self._failing = failure if failure is not None and failure.code != INVALID_RECEIPT_HANDLE else None
+            failed_before, self._failing = self._failing, failure is not None and failure.code != INVALID_RECEIPT_HANDLE
             settled = place.settled
+        if failure is not None and self._failing and not failed_before:
+            _log.warning(
+                "%s: leases cannot be renewed, trying again; tasks may be done twice: %s",
+                *(self._consumer.connection.where, failure.text),
+            )
         if settled:
             self._settle(place)
