@@ -6,6 +6,9 @@ import socket
 import struct
 import threading
 import time
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -13,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nova import BrokerUnavailable, ConfigError, TaskQueue, with_retry, with_rocketmq
-from nova.brokers.base import Message
+from nova.brokers.base import Delivery, Message
 from nova.brokers.rocketmq.admin import loads
 from nova.brokers.rocketmq.client import renewed_receipt
 from nova.brokers.rocketmq.config import Node, RocketMQConfig
+from nova.brokers.rocketmq.consumer import Consumer
 from nova.brokers.rocketmq.failures import failure_of_call, failure_of_status
 from nova.brokers.rocketmq.finished import Finished
-from nova.brokers.rocketmq.leases import APART, renewed_for_ms
+from nova.brokers.rocketmq.leases import APART, Leases, renewed_for_ms
 from nova.brokers.rocketmq.log_format import read_messages
 from nova.brokers.rocketmq.messages import (
     FOR,
@@ -33,7 +37,7 @@ from nova.brokers.rocketmq.messages import (
 )
 from nova.brokers.rocketmq.names import Names
 from nova.brokers.rocketmq.remoting import Remoting
-from nova.brokers.rocketmq.stubs import definition
+from nova.brokers.rocketmq.stubs import definition, service
 from nova.config import from_url
 from nova.options import settle
 
@@ -314,3 +318,24 @@ def test_what_was_finished_is_known_by_both_ids_for_so_many_more() -> None:
     finished.add([place(f"O{number}", "o") for number in range(10)])
     assert place("M1", "a") not in finished, "it grows without end"
     assert place("O0", "o") in finished
+
+
+def test_what_is_settled_while_it_is_renewed_is_acked_with_the_new_receipt() -> None:
+    """The server takes no notice of an ack with the one from before."""
+    calls: list[Future[Any]] = []
+
+    def start(*request: object) -> Future[Any]:
+        calls.append(Future())
+        return calls[-1]
+
+    consumer = SimpleNamespace(connection=SimpleNamespace(start=start), group="g", request_timeout=3.0, client_id="c")
+    acked: list[str] = []
+    leases = Leases(cast(Consumer, consumer), 3.0, lambda place: acked.append(place.receipt))
+    held = Delivery("t", b"", {}, Place("t", "old", "M1", time.monotonic() + 1.0, 0, {}, "a"))
+    leases.hold([held])
+    leases.look()
+    assert leases.settled(leases.take([held])) == []
+    assert acked == []
+    ok = definition.Status(code=definition.Code.OK)
+    calls[0].set_result(service.ChangeInvisibleDurationResponse(status=ok, receipt_handle="new"))
+    assert acked == ["new"]
