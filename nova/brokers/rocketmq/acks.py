@@ -66,12 +66,13 @@ class Acker:
             self._left[group] = self._left.get(group, 0) + count
             self._changed.notify_all()
 
-    def flush(self, group: str, timeout: float) -> None:
-        """Wait until every ack of a group had its effect, for at most so long."""
+    def flush(self, group: str, timeout: float) -> bool:
+        """Wait until every ack of a group had its effect, for at most so long; False if some had not."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while self._left.get(group) and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
+            return not self._left.get(group)
 
     def close(self, timeout: float) -> None:
         """Finish what was handed over, for at most so long."""
