@@ -264,4 +264,4 @@ def test_many_keys_that_use_up_the_prefetch_still_go(broker: Broker) -> None:
         lambda batch: seen.update(batch.ids), CountAggregator(5, None, key=lambda task: task.id), concurrency=1
     )
     q.enqueue_batch(tasks(50))
-    eventually(lambda: len(seen) == 50)
+    eventually(lambda: len(seen) == 50, timeout=60)

@@ -21,7 +21,7 @@ TAKEOVER = 40.0
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    made = make("kafka", tmp_path, {"escrow_after": 1.0, "escrow_lease": LEASE, "revoke_grace": 0.5})
+    made = make("kafka", tmp_path, {"escrow_after": 1.0, "escrow_lease": LEASE, "revoke_grace": 2.0})
     yield made
     made.close()
 

@@ -166,7 +166,7 @@ def test_empty_topics_do_not_hold_up_the_others(either: Broker) -> None:
         before = len(seen)
         q.enqueue(Task("t"), queue="sms")
         eventually(lambda: len(seen) > before)  # noqa: B023
-    assert time.monotonic() - begin < 4.0
+    assert time.monotonic() - begin < 20.0  # in turn it would take 50 s at least
 
 
 def test_a_stop_waits_once_for_all_receives_under_way(tmp_path: Path) -> None:
