@@ -198,12 +198,19 @@ class Pump:
             self._lend_waiting()
         if self._backlog:
             self._lend_backlog()
+        self._commit_in_time()
         room = 0 if self._unlent else self._room()
         self._steer(room)
         if room > 0 or self._all_paused or self._unlent:
             self._read(max(room, 1))
         else:
             self._wake.wait(FULL_PATIENCE)
+        self._health.probe(lambda: self._consumer.list_topics(self._options.topics[0], timeout=1.0))
+        if max(self._health.away, self._commits.unheard) > self._renew_after:
+            self._renew()
+
+    def _commit_in_time(self) -> None:
+        """Before the next wait for records, not after it: what was just finished need not wait for that."""
         now = time.monotonic()
         since = now - self._last_commit
         if since >= COMMIT_EVERY or (since >= COMMIT_DRAINED and self._has_drained()):
@@ -212,9 +219,6 @@ class Pump:
             for partition in self._partitions.values():
                 partition.calm_down(now - partition.since)
             self._receiver.tick()
-        self._health.probe(lambda: self._consumer.list_topics(self._options.topics[0], timeout=1.0))
-        if max(self._health.away, self._commits.unheard) > self._renew_after:
-            self._renew()
 
     def _has_drained(self) -> bool:
         """All that was read is finished, and the broker, which answers, does not know yet."""
