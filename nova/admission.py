@@ -82,7 +82,7 @@ class Admission:
             self._outcomes.suspect(source, delivery)
             return
         reason = f"crashed its worker {MAX_CHARGES} times"
-        self._outcomes.bury(source, delivery, reason, None, delivery.headers.get("nova-id", "without id"))
+        self._outcomes.bury(source, delivery, reason, None, delivery.task_id or "without id")
 
     def _read(self, delivery: Delivery, source: Source) -> ReceivedTask:
         headers = delivery.headers

@@ -45,6 +45,8 @@ WORKER = "nova-worker"
 SUSPECT = "nova-suspect"
 
 WIRE_VERSION = "1"
+_LONGEST_STAMP = 100
+"""Characters that are looked at: anybody may write to a topic."""
 _RARE = frozenset((DUE, ATTEMPT, RUN, EXPIRES, START_BY, MAX_RETRIES, PROCESS_TIMEOUT))
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999, the last a datetime can show
 JSON_TYPE = "application/json"
@@ -159,7 +161,7 @@ def codec_of(headers: Mapping[str, str]) -> str:
 @functools.lru_cache(maxsize=256)
 def _read_stamp(text: str) -> tuple[str, str]:
     """Codec and creation time, each "" where it does not say."""
-    words = text.split(" ")
+    words = text[:_LONGEST_STAMP].split(" ")
     return words[1] if len(words) > 1 else "", words[2] if len(words) > 2 else ""
 
 

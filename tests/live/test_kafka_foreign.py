@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import confluent_kafka
 import pytest
 from confluent_kafka import Producer
 
@@ -174,3 +176,44 @@ def start_together(broker: Broker, prefix: str, groups: list[str]) -> list[dict[
         driver.close(5)
     assert len(starts) == len(groups)
     return starts
+
+
+def test_a_header_whose_name_is_no_utf8_harms_nobody(broker: Broker) -> None:
+    """Clients of other languages write any bytes; this one's `headers()` then crashed the interpreter once it was warm."""
+    topic = f"{broker.prefix}_PRIORITY_NORMAL"
+    q = broker.queue()
+    q.enqueue_batch([Task("t", i, id=f"a{i}") for i in range(50)])
+    produce_with_header_name(broker, topic, b"\xff\xfe")
+    q.enqueue_batch([Task("t", i, id=f"b{i}") for i in range(50)])
+    seen: set[str] = set()
+    q.start(lambda task: seen.add(task.id))
+    eventually(lambda: len(seen) == 100)
+    eventually(lambda: q.depth().running + q.depth().waiting == 0)
+    assert [letter.reason for letter in q.dead.list()] == ["undecodable"]
+
+
+def produce_with_header_name(broker: Broker, topic: str, name: bytes) -> None:
+    """Through librdkafka itself: its Python client takes text only."""
+    (path,) = (Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs").glob("librdkafka-*.so*")
+    library = ctypes.CDLL(str(path))
+    library.rd_kafka_conf_new.restype = library.rd_kafka_new.restype = ctypes.c_void_p
+    settings = ctypes.c_void_p(library.rd_kafka_conf_new())
+    error = ctypes.create_string_buffer(512)
+    servers = broker.section["bootstrap_servers"].encode()
+    assert library.rd_kafka_conf_set(settings, b"bootstrap.servers", servers, error, len(error)) == 0
+    producer = ctypes.c_void_p(library.rd_kafka_new(0, settings, error, len(error)))
+    of_topic, of_value, of_header, end = 1, 4, 9, 0
+    arguments = (
+        of_topic,
+        topic.encode(),
+        of_value,
+        b"x",
+        ctypes.c_size_t(1),
+        of_header,
+        name,
+        b"v",
+        ctypes.c_ssize_t(1),
+    )
+    assert library.rd_kafka_producev(producer, *arguments, end) == 0
+    assert library.rd_kafka_flush(producer, 10_000) == 0
+    library.rd_kafka_destroy(producer)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka import Message as KafkaMessage
 
 from nova import BrokerUnavailable
 from nova.brokers.base import Message
@@ -63,6 +65,15 @@ def test_messages_that_look_alike_are_unknown_together(broker: Broker, publisher
     publisher.send(pending, records)
     outcome = pending.future.result(10)
     assert all(error is not None and error.may_be_stored for error in outcome)
+
+
+def test_look_alikes_that_are_refused_for_good_are_known_as_such() -> None:
+    """Or the settler would send both again, for ever."""
+    pending = Pending([Record("T", "a", b"1", {}), Record("T", "a", b"1", {})], "kafka here")
+    pending.expect(2)
+    for _ in range(2):
+        pending.report(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), KafkaMessage(topic="T", key=b"a", value=b"1"))
+    assert [error is not None and error.is_permanent for error in pending.future.result(0)] == [True, True]
 
 
 @pytest.mark.own_server

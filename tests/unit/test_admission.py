@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from nova.brokers.base import Delivery, Message
 from nova.brokers.memory.config import MemoryConfig
 from nova.brokers.memory.driver import MemoryDriver
 from nova.codecs import find_codec
-from nova.envelope import Content
+from nova.envelope import Content, codec_of
 from nova.middleware import Chain
 from nova.outcomes import Outcomes
 from nova.received import ReceivedTask
@@ -94,3 +95,13 @@ def seen(task: ReceivedTask) -> object:
 def without_traceback(message: Message) -> object:
     said = msgspec.structs.asdict(message)
     return {**said, "headers": {name: value for name, value in message.headers.items() if name != "nova-error"}}
+
+
+def test_a_task_that_crashed_its_workers_is_named_wherever_its_id_stands(caplog: pytest.LogCaptureFixture) -> None:
+    crashed = Delivery(READY, b"", {"task_type": "t"}, id="beside", charges=4)
+    admitted([crashed])
+    assert "beside" in caplog.text
+
+
+def test_a_stamp_of_any_length_is_read_in_bounded_time_and_space() -> None:
+    assert codec_of({"nova": "1 " + "x" * 1_000_000}) == "x" * 98

@@ -90,3 +90,35 @@ def test_records_of_other_producers_are_read_too() -> None:
     assert bare is not None
     assert strange.headers == {"x": "ü"}
     assert bare.headers == {}
+
+
+def test_an_empty_key_says_no_id() -> None:
+    """Nor may it take one from a neighbour with the same headers."""
+    first, empty = read(reader(), task("a"), record("", PLAIN))
+    assert first is not None
+    assert empty is not None
+    assert empty.headers is first.headers
+    assert empty.id is None
+
+
+def test_what_is_lent_again_is_the_same_task() -> None:
+    (found,) = read(reader(), task("a"))
+    assert found is not None
+    assert found.again().task_id == "a"
+
+
+def test_the_same_headers_in_another_topic_are_read_anew() -> None:
+    """A group may have registered there at another time."""
+    made = reader()
+    here, there = (
+        Partition(topic, 0, topic, None, charged=False, watchful=True, owner=1) for topic in (TOPIC, "T_PRIORITY_LOW")
+    )
+    old = task("a", **{SENT: str(REGISTERED_MS - 1)})
+    assert made.read(here, 0, old) is None
+    assert made.read(there, 0, old) is not None
+
+
+def test_only_a_task_of_nova_leaves_its_id_to_the_key() -> None:
+    """Nobody would look for it there otherwise."""
+    assert without_id({"nova-id": "k"}, "k") == {"nova-id": "k"}
+    assert without_id({**PLAIN, "nova-id": "k"}, "k") == PLAIN

@@ -190,6 +190,9 @@ def test_careful_lending_begins_small_and_doubles_after_each_round_that_nobody_d
     assert caution.room(0) == caution.room(0) == CAREFUL_MOST, "waiting proves nothing"
     caution.begin_again()
     assert caution.room(0) == CAREFUL_HELD
+    caution.room(CAREFUL_HELD)
+    caution.begin_again()
+    assert caution.room(0) == CAREFUL_HELD, "what left with its partition has not ended"
 
 
 def owner(text: str | None, base: int, *, charged: bool = False, who: int | None = None) -> Partition:

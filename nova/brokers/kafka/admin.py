@@ -6,6 +6,7 @@ It may fail for good otherwise: after a restart of the broker `describe_consumer
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ class Admin:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
         self.client = open_handle(AdminClient, settings)
+        self._replacing = threading.Lock()
 
     def ask(self, where: str, question: Callable[[AdminClient, float], T], timeout: float) -> T:
         """The answer, asked for again while it is only "not yet", and of a new client when there is none.
@@ -59,6 +61,8 @@ class Admin:
         close_admin(self.client)
 
     def _renew(self, failed: AdminClient) -> None:
-        if self.client is failed:
+        with self._replacing:
+            if self.client is not failed:
+                return
             self.client = open_handle(AdminClient, self._settings)
-            let_go(failed)
+        let_go(failed)

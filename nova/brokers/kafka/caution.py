@@ -20,6 +20,7 @@ class Caution:
     def begin_again(self) -> None:
         """Partitions came, and with them perhaps another killer."""
         self._most = CAREFUL_HELD
+        self._held = 0
 
     def room(self, held: int) -> int:
         """How many more may be lent, when so many are."""

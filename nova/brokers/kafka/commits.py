@@ -83,6 +83,8 @@ class Commits:
         for answer in answers:
             if answer.error is None:
                 self._unheard.pop((answer.topic, answer.partition), None)
+                self._health.let_in(answer.topic)
+                self._health.let_in(None)
         failed = [answer for answer in answers if answer.error is not None]
         if failed:
             self._refused(failed, failed[0].error)
@@ -118,5 +120,7 @@ class Commits:
             elif partition is not None:
                 self._unheard.setdefault(key, time.monotonic())
         if isinstance(error, KafkaError) and is_denied(error):
-            self._health.deny(error)
+            self._health.deny(
+                error, offsets[0].topic if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else None
+            )
         _log.info("%s: a commit was refused, trying again: %s", self._label, error)

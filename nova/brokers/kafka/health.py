@@ -35,7 +35,8 @@ class Health:
         self._where = where
         self._name = name
         self._doubt: str | None = None
-        self._denied: str | None = None
+        self._denied: dict[str | None, str] = {}
+        """What the broker refuses, by topic; None = of the whole consumer."""
         self._last_probe = self._heard = time.monotonic()
         self._away_since: float | None = None
 
@@ -48,19 +49,25 @@ class Health:
         """There is a new client to speak of; the doubt stays until it has an answer."""
         self._away_since = None
 
-    def good(self) -> None:
-        """Something was received or assigned."""
+    def heard(self) -> None:
+        """Something came of a broker."""
         self._heard = time.monotonic()
-        if self._denied is not None:
-            self.trouble = self._denied = None
+
+    def let_in(self, topic: str | None) -> None:
+        """A record of this topic was received, or its offset committed; None = the group let the consumer in.
+
+        A topic's denial ends with that topic alone: the client says each only once, whatever else it receives.
+        """
+        if self._denied and self._denied.pop(topic, None) is not None:
+            self.trouble = self._refusal()
 
     def deny(self, error: KafkaError, topic: str | None = None) -> None:
         """The broker refuses what waiting does not mend; said once, though each partition says it."""
         denied = f"topic {topic!r}: {text_of(error)}" if topic else text_of(error)
-        if denied != self._denied:
+        if denied != self._denied.get(topic):
             _log.error("%s: %s: %s", self._where, self._name, denied)
-        self._denied = denied
-        self.trouble = f"{self._where}: {denied}"
+        self._denied[topic] = denied
+        self.trouble = self._refusal()
 
     def note(self, error: KafkaError) -> None:
         """The client's own word on its connections, called inside `poll`."""
@@ -103,4 +110,7 @@ class Health:
             self.trouble = f"{self._where}: {self._doubt}"
         else:
             self._doubt = self._away_since = None
-            self.trouble = None if self._denied is None else f"{self._where}: {self._denied}"
+            self.trouble = self._refusal()
+
+    def _refusal(self) -> str | None:
+        return f"{self._where}: {next(iter(self._denied.values()))}" if self._denied else None

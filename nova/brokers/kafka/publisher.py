@@ -96,7 +96,7 @@ class Pending:
             (message.topic() or "", message.key() or b"", message.value()), range(len(self.outcome))
         )
         if len(places) > 1:
-            error = PublishError(str(error), may_be_stored=True)
+            error = PublishError(str(error), may_be_stored=True, is_permanent=error.is_permanent)
         for index in places:
             self.outcome[index] = error
 

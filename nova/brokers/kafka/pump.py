@@ -75,6 +75,7 @@ class Pump:
         """Read and not lent yet: a charged record must not be lent beside another, which would be charged with its crash."""
         self._wake = threading.Event()
         self._closing = threading.Event()
+        self._has_lost_records = False
         self._full_since: float | None = None
         self._all_paused = False
         self._last_commit = time.monotonic()
@@ -185,14 +186,17 @@ class Pump:
 
         Or only the group's coordinator: measured once, commits found none for 75 s while metadata came.
         """
-        _log.warning("%s: no broker answers or takes commits, connecting anew", self._label)
+        _log.warning("%s: no broker answers, or takes commits, or reading failed: connecting anew", self._label)
         old, self._consumer = self._consumer, self._build()
+        self._has_lost_records = False
         self._give_up(list(self._partitions))
         abandon_consumer(old)
         self._health.begin_again()
         self._subscribe()
 
     def _step(self) -> None:
+        if self._has_lost_records:
+            self._renew()
         self._apply()
         if self._unlent:
             self._lend_waiting()
@@ -244,18 +248,17 @@ class Pump:
     def _read(self, room: int) -> None:
         """What has come, or what comes first: one call where records stream, for each call waits for Python's lock."""
         consumer, most = self._consumer, min(room, CHUNK)
-        messages = consumer.consume(most, 0)
-        if not messages:
-            first = consumer.poll(POLL)
-            if first is None:
-                return
-            messages = [first]
-            if most > 1:
-                try:
-                    messages += consumer.consume(most - 1, 0)
-                except BaseException:
-                    self._take(messages)  # offsets left out count as finished
-                    raise
+        try:
+            messages = consumer.consume(most, 0)
+            if not messages:
+                first = consumer.poll(POLL)
+                if first is None:
+                    return
+                messages = [first, *(consumer.consume(most - 1, 0) if most > 1 else ())]
+        except Exception:
+            # What the client had in hand, it has thrown away. The next record would leave a gap, and gaps count as finished.
+            self._has_lost_records = True
+            raise
         self._take(messages)
 
     def _take(self, messages: list[Message]) -> None:
@@ -276,8 +279,12 @@ class Pump:
             offset = message.offset()
             if partition is None or offset is None:
                 continue
-            if partition.tracker is not None and offset != partition.tracker.next:
-                self._jump(partition, partition.tracker, offset)
+            tracker = partition.tracker
+            if tracker is not None and offset < tracker.next:
+                self._begin_again(partition, tracker, offset)
+                fresh = [delivery for delivery in fresh if delivery.partition is not partition]
+            elif tracker is not None and offset > tracker.next == tracker.base and not partition.held:
+                self._look_for_loss(partition, offset)
             if not partition.fetch(offset):
                 continue
             try:
@@ -293,24 +300,23 @@ class Pump:
             else:
                 fresh.append(delivery)
         if fresh:
-            self._health.good()
+            self._health.heard()
+            for partition in {delivery.partition for delivery in fresh} if self._health.trouble else ():
+                self._health.let_in(partition.topic)
             if self._options.charged:
                 self._backlog += fresh
                 self._lend_backlog()
             else:
                 self._lend(fresh)
 
-    def _jump(self, partition: Partition, tracker: OffsetTracker, offset: int) -> None:
-        """Another record came than the next one."""
-        if offset < tracker.base:
-            _log.error(
-                "%s: topic %r, partition %d begins again at %d, behind %d: it was made anew; what it holds is taken",
-                self._label, partition.topic, partition.number, offset, tracker.base,
-            )  # fmt: skip
-            partition.begin_again()
-            self._backlog = [delivery for delivery in self._backlog if delivery.partition is not partition]
-        elif offset > tracker.next == tracker.base and not partition.held:
-            self._look_for_loss(partition, offset)
+    def _begin_again(self, partition: Partition, tracker: OffsetTracker, offset: int) -> None:
+        """A client brings no record twice: these offsets mean other records now."""
+        _log.error(
+            "%s: topic %r, partition %d begins again at %d, before %d: it was made anew; what it holds is taken",
+            self._label, partition.topic, partition.number, offset, tracker.next,
+        )  # fmt: skip
+        partition.begin_again()
+        self._backlog = [delivery for delivery in self._backlog if delivery.partition is not partition]
 
     def _look_for_loss(self, partition: Partition, offset: int) -> None:
         """Offsets were left out: markers and compaction do that, but so does retention, and then tasks are gone."""
@@ -423,7 +429,8 @@ class Pump:
             self._commits.forget((topic, number))
             partition.since = time.monotonic()
         consumer.incremental_assign(targets)
-        self._health.good()
+        self._health.heard()
+        self._health.let_in(None)
         _log.debug("%s: got %s", self._options.name, ", ".join(f"{p.topic}[{p.partition}]" for p in places))
 
     def _positions(self, consumer: Consumer, places: list[TopicPartition]) -> dict[Place, TopicPartition]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from confluent_kafka import Message
 
 from nova.brokers.kafka.partition import KafkaDelivery, Partition
 from nova.brokers.kafka.receiving import PumpOptions
-from nova.brokers.kafka.records import DEATHS, SENT, decode_headers, is_key_the_id
+from nova.brokers.kafka.records import DEATHS, SENT, RawHeaders, decode_headers, is_key_the_id, raw_headers
 from nova.envelope import GROUP, Headers, number
 
 __all__ = ["RecordReader"]
-
-RawHeaders = Sequence[tuple[str, bytes | str | None]]
 
 
 class RecordReader:
@@ -34,7 +30,7 @@ class RecordReader:
 
     def read(self, partition: Partition, offset: int, message: Message) -> KafkaDelivery | None:
         """The delivery of a record; None if it is for others."""
-        raw: RawHeaders = message.headers() or ()  # type: ignore[assignment]
+        raw = raw_headers(message)
         if raw != self._raw or partition.topic != self._topic:
             self._learn(raw, partition.topic)
         body = message.value()
@@ -47,7 +43,7 @@ class RecordReader:
             self._headers,
             None,
             message.timestamp()[1],
-            id=None if key is None else key.decode(errors="replace"),
+            id=key.decode(errors="replace") if key else None,
             partition=partition,
             offset=offset,
             deaths=self._deaths,

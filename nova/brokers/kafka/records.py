@@ -9,10 +9,12 @@ the record's key says it.
 
 from __future__ import annotations
 
+import operator
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
+from confluent_kafka import Message as KafkaMessage
 
 from nova.brokers.base import Confirmation, Message
 from nova.brokers.kafka.delay_lanes import DelayLanes
@@ -34,6 +36,7 @@ __all__ = [
     "decode_headers",
     "delayed",
     "is_key_the_id",
+    "raw_headers",
     "released",
     "without_id",
 ]
@@ -48,6 +51,8 @@ SENT = "nova-x-sent"
 _OWN = (HOLD, DUE, TARGET, KEY, ESCROW)
 
 ANY_PARTITION = -1
+
+RawHeaders = Sequence[tuple[str, bytes | str | None]]
 
 
 class ForeignRecord(Exception):
@@ -132,6 +137,21 @@ def without_id(headers: Headers, key: str | None) -> Headers:
 def is_key_the_id(headers: Headers) -> bool:
     """Whether the id was left out because it is the record's key."""
     return STAMP in headers and ID not in headers
+
+
+def raw_headers(message: KafkaMessage) -> RawHeaders:
+    """A record's headers as the client gives them; none if a name of them is no UTF-8, which only foreign records have.
+
+    `message.headers()` then returns a half-made list with an exception pending (confluent-kafka 2.16). Python 3.11 does not
+    look for one at a place that has run often, goes on and crashes; called this way it does look.
+    """
+    try:
+        return _headers_of(message) or ()
+    except SystemError:
+        return ()
+
+
+_headers_of: Callable[[KafkaMessage], RawHeaders | None] = operator.methodcaller("headers")
 
 
 def decode_headers(raw: Iterable[tuple[str, bytes | str | None]] | None) -> Headers:
