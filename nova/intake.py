@@ -62,8 +62,8 @@ class Feed(Protocol):
         """Ready tasks that should go back to the broker."""
         ...
 
-    def full(self) -> None:
-        """No more may be held until something settles."""
+    def full(self, held: int) -> None:
+        """No more may be held until something settles; `held` are unsettled."""
         ...
 
 
@@ -154,7 +154,7 @@ class Intake:
                     self._receive(room, self._feed.wait())
                 else:
                     self.last_receive = time.monotonic()  # nothing is asked for, so nothing can be overdue
-                    self._feed.full()
+                    self._feed.full(len(self.held))
                     self.room_made.wait(self._feed.wait())
                     self._feed.put([])
                 self._give_back(self._feed.surplus())
@@ -251,7 +251,7 @@ class TaskFeed:
         self._stock = self._floor
         return self._lanes.take_back(self._rank, self._floor)
 
-    def full(self) -> None:
+    def full(self, held: int) -> None:
         """What is held is ready or runs."""
 
 
@@ -283,6 +283,8 @@ class BatchFeed:
         self._most = most
         self._counted = 0
         self._since = time.monotonic()
+        self._collected = 0
+        """Tasks in open batches."""
 
     def room(self, held: int) -> int:
         """Whatever is left of what the rate allows."""
@@ -306,6 +308,7 @@ class BatchFeed:
             except Exception as exc:  # noqa: BLE001 - user code: its outcome is one failed attempt of this task
                 self._on_failure(task, exc)
             else:
+                self._collected += 1
                 batches += self._open.add(task, len(task.payload), key, now)
         self._offer(batches + self._open.due(now))
 
@@ -313,12 +316,13 @@ class BatchFeed:
         """A batch handler is given time."""
         return []
 
-    def full(self) -> None:
-        """If nothing is ready or runs, the open batches go as they are, or none ever would be complete.
+    def full(self, held: int) -> None:
+        """If all that is held waits in open batches, they go as they are, or none ever would be complete.
 
-        Batches of many keys, or of large tasks, can use up what may be held before any is.
+        Batches of many keys, or of large tasks, can use up what may be held before any is. As long as anything else is held,
+        it makes room when it settles; a batch cut short before that would leave one at the end that waits out its window.
         """
-        if not self._lanes.length(self._rank) and not self._lanes.running:
+        if held <= self._collected:
             self.flush()
 
     def _learn(self, count: int, now: float) -> None:
@@ -334,6 +338,7 @@ class BatchFeed:
         self._offer(self._open.take())
 
     def _offer(self, batches: list[list[ReceivedTask]]) -> None:
+        self._collected -= sum(map(len, batches))
         if batches and not self._lanes.offer(self._rank, batches):
             for batch in batches:
                 batch[0]._source.release([task._delivery for task in batch])
@@ -366,5 +371,5 @@ class QuarantineFeed:
         """Nothing."""
         return []
 
-    def full(self) -> None:
+    def full(self, held: int) -> None:
         """Its task runs."""

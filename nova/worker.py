@@ -316,7 +316,7 @@ def drain(driver: Driver, config: WorkerConfig, handlers: Handlers) -> int:
         def surplus(self) -> list[ReceivedTask]:
             return []
 
-        def full(self) -> None: ...
+        def full(self, held: int) -> None: ...
 
         def put(self, tasks: list[ReceivedTask]) -> None:
             nonlocal ran
