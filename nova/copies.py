@@ -23,8 +23,6 @@ REFUSED = "refused by the broker"
 """The reason of a task whose next copy the broker does not take."""
 
 _BURIAL = (h.REASON, h.ERROR_TYPE, h.ERROR, h.DIED, h.WORKER)
-
-
 _NEEDED = frozenset(
     {
         *(h.QUEUE, h.PRIORITY, h.TASK_TYPE, h.STAMP, h.ID, h.KEY, h.ATTEMPT, h.RUN, h.CONTENT_TYPE, h.MAX_RETRIES),

@@ -14,7 +14,17 @@ import msgspec
 
 from nova.errors import DecodeError
 
-__all__ = ["Content", "Envelope", "Headers", "codec_of", "number", "read_envelope", "stamp"]
+__all__ = [
+    "Content",
+    "Envelope",
+    "Headers",
+    "codec_of",
+    "is_id_beside",
+    "number",
+    "read_envelope",
+    "stamp",
+    "without_id",
+]
 
 Headers = dict[str, str]
 
@@ -156,6 +166,23 @@ def stamp(codec: str, created_ms: int) -> str:
 def codec_of(headers: Mapping[str, str]) -> str:
     """The name of the body's codec; `json` where the headers do not say."""
     return _read_stamp(headers.get(STAMP) or "")[0] or "json"
+
+
+def without_id(headers: Headers, said: str | None) -> Headers:
+    """Headers as they travel where a field of the broker's own says `said`: the id of a task of Nova's stands once.
+
+    `is_id_beside` tells it again at the other end.
+    """
+    if STAMP not in headers or ID not in headers or headers[ID] != said:
+        return headers
+    kept = headers.copy()
+    del kept[ID]
+    return kept
+
+
+def is_id_beside(headers: Mapping[str, str]) -> bool:
+    """Whether the broker's own field is the id: of a task of Nova's that leaves it out."""
+    return STAMP in headers and ID not in headers
 
 
 @functools.lru_cache(maxsize=256)

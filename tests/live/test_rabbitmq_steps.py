@@ -394,17 +394,8 @@ def test_a_delayed_task_stays_with_the_server_until_the_copy_of_this_very_delive
     """Acknowledged before, or by a confirmation of what an earlier connection had brought, a killed worker loses it."""
     topic = f"{broker.prefix}_PRIORITY_NORMAL"
     subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=1))
-    moves: list[Confirmation] = []
-
-    def never_confirmed(messages: object) -> Confirmation:
-        moves.append(Future())
-        return moves[-1]
-
+    moves = held_moves(driver, parts, topic, monkeypatch)
     assert parts._holder is not None
-    monkeypatch.setattr(parts._holder, "_publish", never_confirmed)
-    due_ms = int(time.time() * 1000) + 100
-    assert driver.publish([Message(topic, b"x", {"nova-id": "m"}, "m", due_ms=due_ms)]).result(10) == [None]
-    eventually(lambda: len(moves) == 1)
     cut(parts._holder._channel._link)
     eventually(lambda: len(moves) == 2, what="brought again: it was not acknowledged")
     moves[0].set_result([None])
@@ -454,17 +445,8 @@ def test_what_an_earlier_connection_had_brought_is_not_moved_on_again(
     """The server brings it anew: moved on from before as well, a delayed task would run twice."""
     topic = f"{broker.prefix}_PRIORITY_NORMAL"
     subscription = driver.subscribe(SubscribeRequest(topics=(topic,), group="g", prefetch=1))
-    moves: list[Confirmation] = []
-
-    def no_answer_yet(messages: object) -> Confirmation:
-        moves.append(Future())
-        return moves[-1]
-
+    moves = held_moves(driver, parts, topic, monkeypatch)
     assert parts._holder is not None
-    monkeypatch.setattr(parts._holder, "_publish", no_answer_yet)
-    due_ms = int(time.time() * 1000) + 100
-    assert driver.publish([Message(topic, b"x", {"nova-id": "m"}, "m", due_ms=due_ms)]).result(10) == [None]
-    eventually(lambda: len(moves) == 1)
     cut(parts._holder._channel._link)
     eventually(lambda: len(moves) == 2)
     moves[0].set_result([PublishError("not now")])
@@ -521,3 +503,21 @@ def test_what_a_busy_worker_has_ahead_is_anothers_after_a_while_and_not_before(
     assert not mine.lost
     idle.close(5)
     busy.close(5)
+
+
+def held_moves(
+    driver: RabbitMQDriver, parts: _Parts, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> list[Confirmation]:
+    """A delayed task has fallen due: the confirmations of its copies, none of which comes by itself."""
+    moves: list[Confirmation] = []
+
+    def no_answer_yet(messages: object) -> Confirmation:
+        moves.append(Future())
+        return moves[-1]
+
+    assert parts._holder is not None
+    monkeypatch.setattr(parts._holder, "_publish", no_answer_yet)
+    due_ms = int(time.time() * 1000) + 100
+    assert driver.publish([Message(topic, b"x", {"nova-id": "m"}, "m", due_ms=due_ms)]).result(10) == [None]
+    eventually(lambda: len(moves) == 1)
+    return moves

@@ -7,7 +7,8 @@ from confluent_kafka import Message
 from nova.brokers.kafka.partition import KafkaDelivery, Partition
 from nova.brokers.kafka.reading import RecordReader
 from nova.brokers.kafka.receiving import PumpOptions
-from nova.brokers.kafka.records import DEATHS, SENT, without_id
+from nova.brokers.kafka.records import DEATHS, SENT
+from nova.envelope import without_id
 
 TOPIC = "T_PRIORITY_NORMAL"
 PLAIN = {"task_type": "mail", "nova": "1 json 1700000000000"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from nova.brokers.base import Delivery
 from nova.brokers.kafka.compacted import RangeReader, TopicReader
-from nova.brokers.kafka.records import Publish, Record, decode_headers, raw_headers
+from nova.brokers.kafka.records import Publish, Record, headers_of
 from nova.envelope import GROUP, TARGET
 from nova.errors import BrokerError
 
@@ -62,7 +62,7 @@ class KafkaDeadLetters:
             for message in self._scanner.read(self._topic, 0, offsets[0], offsets[-1] + 1, self._timeout):
                 offset, value = message.offset(), message.value()
                 if offset in wanted and value is not None:
-                    headers = decode_headers(raw_headers(message))
+                    headers = headers_of(message)
                     delivery = Delivery(self._topic, value, headers, message.key(), message.timestamp()[1])
                     found.append((str(offset), delivery))
             return found
@@ -105,6 +105,6 @@ class KafkaDeadLetters:
             if message.value() is None:
                 self._letters.pop(key, None)
                 continue
-            headers = decode_headers(raw_headers(message))
+            headers = headers_of(message)
             if headers.get(GROUP) == self._group:
                 self._letters[key] = (message.offset() or 0, headers.get(TARGET, ""))

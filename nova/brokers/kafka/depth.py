@@ -17,7 +17,7 @@ from nova.brokers.kafka.escrow import LeaseBook
 from nova.brokers.kafka.names import Names, Place
 from nova.brokers.kafka.offset_map import OffsetMap
 from nova.brokers.kafka.offsets import Offsets
-from nova.brokers.kafka.records import ESCROW, SENT, TARGET, decode_headers, raw_headers
+from nova.brokers.kafka.records import ESCROW, SENT, TARGET, headers_of
 from nova.brokers.kafka.registry import Registration
 from nova.envelope import GROUP, number
 
@@ -125,7 +125,7 @@ class DepthReader:
         done = set(found.done())
         since_ms = {entry.topic: entry.since_ms for entry in self.registrations if entry.group == self.group}
         for message in self.read(place, found.base, end):
-            headers = decode_headers(raw_headers(message))
+            headers = headers_of(message)
             if message.offset() in done or headers.get(GROUP, self.group) != self.group:
                 continue
             target = self.names.shown(headers.get(TARGET, ""))

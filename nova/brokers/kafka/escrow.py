@@ -22,8 +22,8 @@ from nova.brokers.kafka.compacted import TopicReader
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
 from nova.brokers.kafka.partition import KafkaDelivery
-from nova.brokers.kafka.records import DEATHS, ESCROW, Publish, Record, delayed, without_id
-from nova.envelope import GROUP, number
+from nova.brokers.kafka.records import DEATHS, ESCROW, Publish, Record, delayed
+from nova.envelope import GROUP, number, without_id
 
 __all__ = ["DONE", "RELEASED", "Escrow", "Lease", "LeaseBook"]
 

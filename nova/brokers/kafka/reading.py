@@ -6,8 +6,8 @@ from confluent_kafka import Message
 
 from nova.brokers.kafka.partition import KafkaDelivery, Partition
 from nova.brokers.kafka.receiving import PumpOptions
-from nova.brokers.kafka.records import DEATHS, SENT, RawHeaders, decode_headers, is_key_the_id, raw_headers
-from nova.envelope import GROUP, Headers, number
+from nova.brokers.kafka.records import DEATHS, SENT, RawHeaders, decode_headers, raw_headers
+from nova.envelope import GROUP, Headers, is_id_beside, number
 
 __all__ = ["RecordReader"]
 
@@ -55,7 +55,7 @@ class RecordReader:
         is_mine, id_is_key, deaths = True, False, 0
         if group is not None:
             is_mine = headers.get(GROUP, group) == group and self._is_young_enough(headers, topic)
-            id_is_key = is_key_the_id(headers)
+            id_is_key = is_id_beside(headers)
             deaths = number(headers.pop(DEATHS, None)) or 0
         self._headers, self._is_mine, self._id_is_key, self._deaths = headers, is_mine, id_is_key, deaths
         self._raw, self._topic = raw, topic

@@ -19,7 +19,7 @@ from confluent_kafka import Message as KafkaMessage
 from nova.brokers.base import Confirmation, Message
 from nova.brokers.kafka.delay_lanes import DelayLanes
 from nova.brokers.kafka.names import Names
-from nova.envelope import GROUP, ID, STAMP, Headers, number
+from nova.envelope import GROUP, ID, Headers, number, without_id
 
 __all__ = [
     "DEATHS",
@@ -35,10 +35,9 @@ __all__ = [
     "as_record",
     "decode_headers",
     "delayed",
-    "is_key_the_id",
+    "headers_of",
     "raw_headers",
     "released",
-    "without_id",
 ]
 
 HOLD = "nova-hold"
@@ -125,20 +124,6 @@ def released(names: Names, lanes: DelayLanes, value: bytes, headers: Mapping[str
     return Record(target, key, value, {name: text for name, text in headers.items() if name not in _OWN})
 
 
-def without_id(headers: Headers, key: str | None) -> Headers:
-    """Headers as they travel: the id of a task of Nova's only if the key is another (see `is_key_the_id`)."""
-    if STAMP not in headers or headers.get(ID) != key:
-        return headers
-    kept = headers.copy()
-    del kept[ID]
-    return kept
-
-
-def is_key_the_id(headers: Headers) -> bool:
-    """Whether the id was left out because it is the record's key."""
-    return STAMP in headers and ID not in headers
-
-
 def raw_headers(message: KafkaMessage) -> RawHeaders:
     """A record's headers as the client gives them; none if a name of them is no UTF-8, which only foreign records have.
 
@@ -146,12 +131,17 @@ def raw_headers(message: KafkaMessage) -> RawHeaders:
     look for one at a place that has run often, goes on and crashes; called this way it does look.
     """
     try:
-        return _headers_of(message) or ()
+        return _ask_for_headers(message) or ()
     except SystemError:
         return ()
 
 
-_headers_of: Callable[[KafkaMessage], RawHeaders | None] = operator.methodcaller("headers")
+_ask_for_headers: Callable[[KafkaMessage], RawHeaders | None] = operator.methodcaller("headers")
+
+
+def headers_of(message: KafkaMessage) -> Headers:
+    """A record's headers as text."""
+    return decode_headers(raw_headers(message))
 
 
 def decode_headers(raw: Iterable[tuple[str, bytes | str | None]] | None) -> Headers:

@@ -17,7 +17,7 @@ from nova.brokers.base import Delivery, Message
 from nova.brokers.rabbitmq.delay_levels import pick
 from nova.brokers.rabbitmq.incoming import Properties
 from nova.brokers.rabbitmq.names import Names
-from nova.envelope import GROUP, ID, STAMP, Headers, number
+from nova.envelope import GROUP, ID, Headers, is_id_beside, number, without_id
 
 __all__ = ["Outgoing", "as_outgoing", "copy_back", "count_of", "deliver", "named", "released", "texts_of"]
 
@@ -154,22 +154,19 @@ def deliver(
 
 
 def named(message: Outgoing) -> tuple[Headers, str]:
-    """Headers and message id as they travel: the id of a task of Nova's stands once, where the property can hold it."""
-    headers, id = message.headers, message.id
-    if len(id) > 63 and len(id.encode()) > 255:
-        return headers, ""
-    if STAMP in headers and id and headers.get(ID) == id:
-        headers = headers.copy()
-        del headers[ID]
-    return headers, id
+    """Headers and message id as they travel: the id stands once, where the property can hold it (255 bytes of UTF-8)."""
+    id = message.id
+    if not id or (len(id) > 63 and len(id.encode()) > 255):
+        return message.headers, ""
+    return without_id(message.headers, id), id
 
 
 def texts_of(properties: Properties | spec.BasicProperties) -> Headers:
     """The headers that a task may carry: texts, none of the server's own, and the id that `named` left out."""
     found = (properties.headers or {}).items()
     headers = {name: text for name, text in found if isinstance(text, str) and name not in _BROKERS}
-    if STAMP in headers and properties.message_id:
-        headers.setdefault(ID, properties.message_id)
+    if properties.message_id and is_id_beside(headers):
+        headers[ID] = properties.message_id
     return headers
 
 
