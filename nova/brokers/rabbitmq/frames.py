@@ -52,14 +52,11 @@ def publish_frames(
         ValueError: a short text is longer than 255 bytes of UTF-8, a text holds what UTF-8 cannot, or the headers fill more
             than one frame, over which the server would close the connection.
     """
-    method = b"".join((_PUBLISH.pack(_BASIC, 40, 0), _name(exchange), _short(key), _MANDATORY))
-    table = b"".join([part for name, text in headers.items() for part in _field(name, text)])
     content = b"".join(
         (
             _CONTENT.pack(_BASIC, 0, len(body), _FLAGS),
             _name(content_type),
-            _LONG.pack(len(table)),
-            table,
+            _table(tuple(headers.items())),
             _PERSISTENT,
             _short(correlation_id),
             _short(message_id),
@@ -70,14 +67,7 @@ def publish_frames(
         raise ValueError(
             f"its headers have {len(content)} bytes, the server takes {most}; put the data into the payload"
         )
-    parts = [
-        _FRAME.pack(_METHOD, channel, len(method)),
-        method,
-        _END,
-        _FRAME.pack(_HEADER, channel, len(content)),
-        content,
-        _END,
-    ]
+    parts = [_publish_method(channel, exchange, key), _FRAME.pack(_HEADER, channel, len(content)), content, _END]
     for start in range(0, len(body), most):
         piece = body[start : start + most]
         parts += (_FRAME.pack(_BODY, channel, len(piece)), piece, _END)
@@ -93,9 +83,22 @@ def ack_frames(channel: int, through: int | None, singles: Sequence[int]) -> byt
     return b"".join(parts)
 
 
-def _field(name: str, text: str) -> tuple[bytes, bytes, bytes, bytes]:
-    value = text.encode()
-    return _name(name), b"S", _LONG.pack(len(value)), value
+@functools.lru_cache(maxsize=256)
+def _publish_method(channel: int, exchange: str, key: str) -> bytes:
+    """The first frame of a message, the same for all that go to one place."""
+    method = b"".join((_PUBLISH.pack(_BASIC, 40, 0), _short(exchange), _short(key), _MANDATORY))
+    return b"".join((_FRAME.pack(_METHOD, channel, len(method)), method, _END))
+
+
+@functools.lru_cache(maxsize=64)
+def _table(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """A field table, often the same for all tasks of a call: their id is not in it."""
+    fields: list[bytes] = []
+    for name, text in headers:
+        value = text.encode()
+        fields += (_name(name), b"S", _LONG.pack(len(value)), value)
+    table = b"".join(fields)
+    return _LONG.pack(len(table)) + table
 
 
 @functools.lru_cache(maxsize=1024)
