@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
@@ -32,6 +33,7 @@ from nova.brokers.rocketmq.messages import (
     as_outgoing,
     copy_back,
     deliver,
+    new_id,
     released,
     request_of,
 )
@@ -339,3 +341,21 @@ def test_what_is_settled_while_it_is_renewed_is_acked_with_the_new_receipt() -> 
     ok = definition.Status(code=definition.Code.OK)
     calls[0].set_result(service.ChangeInvisibleDurationResponse(status=ok, receipt_handle="new"))
     assert acked == ["new"]
+
+
+def test_messages_of_one_topic_share_nothing_but_what_they_have_in_common() -> None:
+    timed = Outgoing("t", b"1", {"a": "1"}, "first", 1_800_000_000_123, new_id())
+    plain = Outgoing("t", b"2", {"b": "2"}, "second", None, new_id())
+    first, second = request_of([timed, plain]).messages
+    assert first.system_properties.message_type == definition.MessageType.DELAY
+    assert first.system_properties.delivery_timestamp.ToMilliseconds() == 1_800_000_000_123
+    assert second.system_properties.message_type == definition.MessageType.NORMAL
+    assert not second.system_properties.HasField("delivery_timestamp")
+    assert (first.topic.name, second.topic.name) == ("t", "t")
+    assert (dict(second.user_properties), list(second.system_properties.keys)) == ({"b": "2"}, ["second"])
+
+
+def test_no_two_messages_have_the_same_id() -> None:
+    ids = [new_id() for _ in range(10_000)]
+    assert len(set(ids)) == 10_000
+    assert {re.fullmatch("[0-9A-F]{32}", id_) is not None for id_ in ids} == {True}
