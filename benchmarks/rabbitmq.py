@@ -28,6 +28,7 @@ LONE = 50
 """And lone sends this one."""
 
 RAW_IN, RAW_LONE, RAW_OUT = "pika alone: in, pipelined confirms", "pika alone: blocking confirm", "pika alone: out"
+RAW_TOPIC = "pika alone: in, through a topic exchange"
 NOVA_IN = {size: f"Nova enqueue_batch({size:,})" for size in (10_000, 1000, 100)}
 NOVA_LONE, NOVA_OUT, NOVA_BATCHES = "Nova enqueue", "Nova start, one task a call", "Nova start_batch(500)"
 PEERS = {
@@ -52,6 +53,8 @@ def ratios() -> list[Ratio]:
         Ratio("out: one task a call", NOVA_OUT, "the best peer", best_out, (3.0, 4.0)),
         Ratio("in: enqueue_batch(10,000)", NOVA_IN[10_000], "pika alone", (RAW_IN,), (0.8, 0.9)),
         Ratio("in: enqueue_batch(1,000)", NOVA_IN[1000], "pika alone", (RAW_IN,), (0.8, 0.9)),
+        Ratio("in: enqueue_batch(10,000)", NOVA_IN[10_000], "pika alone, topic exchange", (RAW_TOPIC,)),
+        Ratio("in: pika alone, topic exchange", RAW_TOPIC, "pika alone", (RAW_IN,)),
         Ratio("in: enqueue", NOVA_LONE, "pika alone, blocking", (RAW_LONE,), (0.8,)),
         Ratio("in: enqueue_batch(100)", NOVA_IN[100], "pika alone", (RAW_IN,)),
         Ratio("in: enqueue_batch(1,000)", NOVA_IN[1000], "the best peer", best_in),
@@ -86,6 +89,7 @@ class Round:
         few, lone = max(100, self._tasks // SLOW), max(100, self._tasks // LONE)
         ins = [
             Step(RAW_IN, "raw_pika", "publish", "raw", (self._tasks,)),
+            Step(RAW_TOPIC, "raw_pika", "publish_topic", "raw-topic", (self._tasks,)),
             *(
                 Step(name, "nova_rabbitmq", "enqueue_batch", f"nova-{size}", (self._tasks, size))
                 for size, name in NOVA_IN.items()
