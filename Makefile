@@ -152,12 +152,17 @@ build: setup ## Build wheel and sdist into dist/
 	rm -rf dist
 	$(PY) -m build --outdir dist .
 
+.PHONY: package
+package: setup ## Build wheel and sdist, and try every extra in a clean environment
+	$(PYTEST) tests/packaging $(ARGS)
+
 .PHONY: check
-check: ## All that CI runs: lint, types, test, examples
+check: ## All that CI runs: lint, types, test, examples, package
 	$(MAKE) lint
 	$(MAKE) types
 	$(MAKE) test
 	$(MAKE) examples
+	$(MAKE) package
 
 .PHONY: clean
 clean: ## Remove what make made, the virtual environment too

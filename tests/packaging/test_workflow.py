@@ -1,0 +1,45 @@
+"""The public forge's workflow is well formed, and calls what a contributor calls."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def commands_of(workflow: Any) -> list[str]:
+    return [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_the_forge_will_read_it(path: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_it_runs_make_targets_and_nothing_else(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*?## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    commands = commands_of(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert commands
+    for command in commands:
+        if command != ".ci/run":
+            program, *words = re.sub(r"\S+=\S*\$\{\{.*?\}\}", "", command).split()
+            assert program == "make", command
+            assert set(words) <= targets
+
+
+def test_the_workflow_runs_all_that_ci_runs() -> None:
+    (path,) = WORKFLOWS
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert ".ci/run" in [step.get("run") for step in workflow["jobs"]["check"]["steps"]]
+    assert set(workflow["jobs"]["release"]["needs"]) == {"check", "pythons"}
