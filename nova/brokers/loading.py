@@ -6,16 +6,18 @@ import importlib
 from typing import cast
 
 from nova.brokers.base import Driver, DriverConfig
+from nova.brokers.secrets import read_secrets
 from nova.errors import ConfigError
 
 __all__ = ["build_driver"]
 
 
 def build_driver(config: DriverConfig) -> Driver:
-    """The driver of a config.
+    """The driver of a config, with the secrets that the config names by their files.
 
     Raises:
-        ConfigError: its client library is not installed; the message has the install line.
+        ConfigError: its client library is not installed (the message has the install line), or a secret's file is missing,
+            unreadable or empty.
     """
     module_name, _, class_name = config.factory.partition(":")
     try:
@@ -27,4 +29,4 @@ def build_driver(config: DriverConfig) -> Driver:
             f"{type(config).__name__}: the package {exc.name!r} is missing; "
             f"pip install 'nova-taskqueue[{config.extra}]'"
         ) from exc
-    return cast("Driver", getattr(module, class_name)(config))
+    return cast("Driver", getattr(module, class_name)(read_secrets(config)))

@@ -202,7 +202,7 @@ def _rocketmq(directory: Path, overrides: Mapping[str, Any], own_server: bool) -
         "send_timeout": 5.0,
         "invisible_duration": 3.0,
         "poll_timeout": 0.3,
-        "queues": 2,
+        "queues_per_topic": 2,
     }
     return Broker("rocketmq", {**section, **overrides}, _lasting_prefix(), server)
 

@@ -67,6 +67,8 @@ def test_other_servers_are_refused(servers: Any) -> None:
         ("key_password", [None], ["", 5]),
         ("username", [None], ["", 5]),
         ("password", [None], ["", 5]),
+        ("password_file", [None], ["", 5]),
+        ("key_password_file", [None], ["", 5]),
         ("client_config", [None, {}, {"linger.ms": 5}], [5, [("linger.ms", 5)], {5: "x"}, {"stats_cb": "x"}]),
     ],
 )
@@ -104,6 +106,9 @@ def test_every_option_is_in_the_tests_above_or_below() -> None:
         ({"tls": True, "cert_file": "c.pem"}, "cert_file and key_file belong together"),
         ({"tls": True, "key_file": "k.pem"}, "cert_file and key_file belong together"),
         ({"tls": True, "key_password": "x"}, "needs key_file"),
+        ({"tls": True, "key_password_file": "x"}, r"\(key_password_file\): needs key_file"),
+        ({"password_file": "x"}, r"\(password_file\): needs sasl_mechanism"),
+        ({**SASL, "password_file": "x"}, "password and password_file are both given; keep one"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(options: dict[str, Any], words: str) -> None:
@@ -224,7 +229,7 @@ def test_a_url_carries_the_group_and_the_prefix() -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("kafka://", "kafka: 'bootstrap_servers' is missing"),
+        ("kafka://", r"\[kafka\]: 'bootstrap_servers' is missing"),
         ("kafka://?partitions=3", "'bootstrap_servers' is missing"),
         ("kafka://a", "expected 'host:port', got 'a'"),
         ("kafka://a:1?partitons=3", "unknown 'partitons'; did you mean 'partitions'"),
@@ -233,8 +238,8 @@ def test_a_url_carries_the_group_and_the_prefix() -> None:
         ("kafka://a:1?tls=1", r"with_kafka\(tls\): expected true or false, got '1'"),
         ("kafka://a:1?bootstrap_servers=b:2", "'bootstrap_servers' is given twice, before the '\\?' and after it"),
         ("kafka://a:1/topic", "takes host:port,host:port, not a path"),
-        ("kafka://a:1?client_config=x", r"cannot be said in a URL; use with_kafka\(client_config=…\)"),
-        ("kafka://a:1?oauth_token=x", "cannot be said in a URL"),
+        ("kafka://a:1?client_config=x", "is a table; write client_config.<name>="),
+        ("kafka://a:1?oauth_token=x", "oauth_token: cannot be said by text"),
         ("kafka://u:p/w@a:1", "write / \\? # @ in user names, passwords and values as %2F %3F %23 %40"),
     ],
 )

@@ -67,7 +67,7 @@ QUEUE_MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: with_delay_slots(0, 60), "integer from 1 to 64, got 0; leave with_delay_slots"),
     (lambda: with_delay_slots(65, 60), "from 1 to 64"),
     (lambda: with_delay_slots(24, 0), "duration"),
-    (lambda: with_delay_slots(24, timedelta(days=31)), "30 days"),
+    (lambda: with_delay_slots(24, timedelta(days=31)), "1 to 2592000 seconds"),
     (lambda: with_retry(max_retries=-1), "max_retries"),
     (lambda: with_retry(base=-1), "base"),
     (lambda: with_retry(jitter=2), "jitter"),

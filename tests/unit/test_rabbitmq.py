@@ -13,7 +13,7 @@ from pika import BasicProperties
 from nova import ConfigError, TaskQueue, with_rabbitmq
 from nova.brokers.base import Message
 from nova.brokers.rabbitmq.ackbook import AckBook
-from nova.brokers.rabbitmq.config import Node, RabbitMQConfig, read_url
+from nova.brokers.rabbitmq.config import Node, RabbitMQConfig
 from nova.brokers.rabbitmq.delay_levels import BOTTOM, TOP, Level, levels, pick
 from nova.brokers.rabbitmq.messages import Outgoing, Place, as_outgoing, copy_back, deliver, named, released
 from nova.brokers.rabbitmq.names import Names
@@ -38,7 +38,7 @@ YEAR = 365 * 86_400_000
 def test_a_url_says_nodes_vhost_and_user(
     url: str, nodes: list[tuple[str, int]], vhost: str, user: tuple[str, str]
 ) -> None:
-    address = read_url(url)
+    address = RabbitMQConfig(url=url).address
     assert list(address.nodes) == [Node(*node) for node in nodes]
     assert (address.vhost, (address.username, address.password)) == (vhost, user)
     assert address.tls == url.startswith("amqps")

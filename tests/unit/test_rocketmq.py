@@ -192,7 +192,7 @@ def test_a_log_is_read_up_to_what_is_cut_off(magic: int, width: int) -> None:
         ({"endpoints": "a", "invisible_duration": 1.0}, "invisible_duration"),
         ({"endpoints": "a", "max_reconsume_times": -1}, "max_reconsume_times"),
         ({"endpoints": "a", "request_timeout": 60}, "request_timeout"),
-        ({"endpoints": "a", "queues": 0}, "queues"),
+        ({"endpoints": "a", "queues_per_topic": 0}, "queues_per_topic"),
         ({"endpoints": "a", "tls": "yes"}, "tls"),
         ({"endpoints": "a", "max_body_bytes": 0}, "max_body_bytes"),
     ],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
-from nova.brokers.checks import OptionChecks
+from nova.brokers.checks import Bounds, OptionChecks, Seconds, Whole
 from nova.errors import ConfigError
 
 __all__ = ["KafkaConfig", "OAuthToken"]
@@ -80,27 +80,33 @@ class KafkaConfig:
     cert_file: str | None = None
     key_file: str | None = None
     key_password: str | None = field(default=None, repr=False)
+    key_password_file: str | None = None
     sasl_mechanism: str | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    password_file: str | None = None
     oauth_token: OAuthToken | None = field(default=None, repr=False)
     client_config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     factory = "nova.brokers.kafka.driver:KafkaDriver"
     extra = "kafka"
+    bounds: ClassVar[Bounds] = {
+        "partitions": Whole(1, 10_000),
+        "replication_factor": Whole(1, 100, besides=-1, hint="; -1 = the cluster's default"),
+        "session_timeout": Seconds(1.0, 3600.0),
+        "max_poll_interval": Seconds(1.0, 86_400.0),
+        "delivery_timeout": Seconds(1.0, 20.0),
+        "max_body_bytes": Whole(1, 100 << 20),
+        "revoke_grace": Seconds(0.0, 43_200.0),
+        "escrow_after": Seconds(1.0, 86_400.0),
+        "escrow_lease": Seconds(3.0, 3600.0),
+    }
 
     def __post_init__(self) -> None:
         _check_servers(self.bootstrap_servers)
-        _CHECK.integer("partitions", self.partitions, 1, 10_000)
-        if self.replication_factor != -1:
-            _CHECK.integer("replication_factor", self.replication_factor, 1, 100, "; -1 = the cluster's default")
-        _CHECK.integer("max_body_bytes", self.max_body_bytes, 1, 100 << 20)
-        _CHECK.seconds("session_timeout", self.session_timeout, 1.0, 3600.0)
+        _CHECK.bounds(self, self.bounds)
         _CHECK.seconds("max_poll_interval", self.max_poll_interval, self.session_timeout, 86400.0)
-        _CHECK.seconds("delivery_timeout", self.delivery_timeout, 1.0, 20.0)
         _CHECK.seconds("revoke_grace", self.revoke_grace, 0.0, self.max_poll_interval / 2)
-        _CHECK.seconds("escrow_after", self.escrow_after, 1.0, 86400.0)
-        _CHECK.seconds("escrow_lease", self.escrow_lease, 3.0, 3600.0)
         for name in ("reclaim", "tls"):
             _CHECK.flag(name, getattr(self, name))
         self._check_texts()
@@ -114,20 +120,24 @@ class KafkaConfig:
         return f"SASL_{transport}" if self.sasl_mechanism else transport
 
     def _check_texts(self) -> None:
-        for name in ("ca_file", "cert_file", "key_file", "key_password", "username", "password"):
+        for name in ("ca_file", "cert_file", "key_file", "username"):
             _CHECK.text(name, getattr(self, name))
+        for name in ("key_password", "password"):
+            _CHECK.secret(name, getattr(self, name), getattr(self, f"{name}_file"))
 
     def _check_security(self) -> None:
         mechanism = self.sasl_mechanism
         if mechanism is not None and mechanism not in MECHANISMS:
             raise ConfigError(f"with_kafka(sasl_mechanism): expected one of {', '.join(MECHANISMS)}, got {mechanism!r}")
         is_oauth = mechanism == "OAUTHBEARER"
-        given = [name for name in ("username", "password") if getattr(self, name) is not None]
+        given = [name for name in ("username", "password", "password_file") if getattr(self, name) is not None]
         if mechanism is None and (given or self.oauth_token is not None):
             name = given[0] if given else "oauth_token"
             raise ConfigError(f"with_kafka({name}): needs sasl_mechanism, one of {', '.join(MECHANISMS)}")
         if mechanism is not None and not is_oauth and len(given) < 2:
-            raise ConfigError(f"with_kafka(sasl_mechanism={mechanism!r}): needs username and password")
+            raise ConfigError(
+                f"with_kafka(sasl_mechanism={mechanism!r}): needs username and password, or password_file"
+            )
         if is_oauth and given:
             raise ConfigError("with_kafka(sasl_mechanism='OAUTHBEARER'): takes oauth_token, not username and password")
         if is_oauth and not callable(self.oauth_token) and "sasl.oauthbearer.method" not in self.client_config:
@@ -139,8 +149,7 @@ class KafkaConfig:
             raise ConfigError(f"with_kafka(oauth_token): needs sasl_mechanism='OAUTHBEARER', got {mechanism!r}")
         if (self.cert_file is None) != (self.key_file is None):
             raise ConfigError("with_kafka: cert_file and key_file belong together; give both or neither")
-        if self.key_password is not None and self.key_file is None:
-            raise ConfigError("with_kafka(key_password): needs key_file")
+        _CHECK.needs_key_file(self)
         for name in ("ca_file", "cert_file"):
             if getattr(self, name) is not None and not self.tls:
                 raise ConfigError(f"with_kafka({name}): needs tls=True")

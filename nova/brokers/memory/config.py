@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from nova.brokers.checks import Bounds, OptionChecks, Whole
 from nova.errors import ConfigError
 
 __all__ = ["MemoryConfig"]
+
+_CHECK = OptionChecks("with_memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +29,9 @@ class MemoryConfig:
 
     factory = "nova.brokers.memory.driver:MemoryDriver"
     extra = ""
+    bounds: ClassVar[Bounds] = {"max_messages": Whole(1), "max_body_bytes": Whole(1)}
 
     def __post_init__(self) -> None:
-        for name in ("max_messages", "max_body_bytes"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"with_memory({name}): expected an integer >= 1, got {value!r}")
+        _CHECK.bounds(self, self.bounds)
         if self.name is not None and not isinstance(self.name, str):
             raise ConfigError(f"with_memory(name): expected text, got {self.name!r}")

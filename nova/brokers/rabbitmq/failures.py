@@ -70,10 +70,10 @@ def text_of(exc: BaseException, *, tls: bool = False) -> str:
     """What happened, and the way out if there is a known one; `tls` says that the connection was to be a TLS one."""
     cause = _root(exc)
     if isinstance(cause, exceptions.AuthenticationError | exceptions.ProbableAuthenticationError):
-        return "the server refuses user or password; check the URL (guest is only let in from the server's own machine)"
+        return "the server refuses user or password; check both (guest is only let in from the server's own machine)"
     if isinstance(cause, exceptions.ConnectionClosed):
         if cause.reply_code == ACCESS_REFUSED:
-            return f"{cause.reply_text}; check user and password in the URL"
+            return f"{cause.reply_text}; check username and password"
         return _with_hint(cause.reply_code, cause.reply_text)
     if isinstance(cause, exceptions.ChannelClosed):
         return _with_hint(cause.reply_code, cause.reply_text)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from nova.brokers.checks import OptionChecks
+from nova.brokers.checks import Bounds, OptionChecks, Seconds, Whole
 from nova.errors import ConfigError
 
 __all__ = ["Node", "RocketMQConfig"]
@@ -36,6 +37,7 @@ class RocketMQConfig:
     admin: str | None = None
     access_key: str | None = None
     secret_key: str | None = field(default=None, repr=False)
+    secret_key_file: str | None = None
     tls: bool = False
     request_timeout: float = 10.0
     send_timeout: float = 20.0
@@ -44,32 +46,37 @@ class RocketMQConfig:
     max_reconsume_times: int | None = None
     consumer_model: str = "clustering"
     max_body_bytes: int = 4 << 20
-    queues: int = 4
+    queues_per_topic: int = 4
     delay_guard: float = 1.5
     max_delay: float = 86_400.0
 
     factory = "nova.brokers.rocketmq.driver:RocketMQDriver"
     extra = "rocketmq"
+    bounds: ClassVar[Bounds] = {
+        "request_timeout": Seconds(0.5, 20.0),
+        "send_timeout": Seconds(0.5, 20.0),
+        "invisible_duration": Seconds(2.0, 43_200.0),
+        "poll_timeout": Seconds(0.1, 60.0),
+        "max_reconsume_times": Whole(0, 1_000_000),
+        "max_body_bytes": Whole(1, 128 << 20),
+        "queues_per_topic": Whole(1, 1024),
+        "delay_guard": Seconds(0.0, 60.0),
+        "max_delay": Seconds(0.1, 365 * 86_400.0),
+    }
 
     def __post_init__(self) -> None:
         _read_nodes("endpoints", self.endpoints, PORT)
         if self.admin is not None and self.admin != "":
             _read_nodes("admin", self.admin, NAME_SERVER_PORT)
-        for name in ("access_key", "secret_key"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value):
-                raise ConfigError(f"with_rocketmq({name}): expected text that is not empty")
-        if (self.access_key is None) != (self.secret_key is None):
-            raise ConfigError("with_rocketmq: access_key and secret_key belong together; give both or neither")
+        _CHECK.text("access_key", self.access_key)
+        _CHECK.secret("secret_key", self.secret_key, self.secret_key_file)
+        if (self.access_key is None) != (self.secret_key is None and self.secret_key_file is None):
+            raise ConfigError(
+                "with_rocketmq: access_key and secret_key (or secret_key_file) belong together; give both or neither"
+            )
         _CHECK.flag("tls", self.tls)
         self._check_consumption()
-        _CHECK.seconds("request_timeout", self.request_timeout, 0.5, 20.0)
-        _CHECK.seconds("send_timeout", self.send_timeout, 0.5, 20.0)
-        _CHECK.seconds("poll_timeout", self.poll_timeout, 0.1, 60.0)
-        _CHECK.seconds("delay_guard", self.delay_guard, 0.0, 60.0)
-        _CHECK.seconds("max_delay", self.max_delay, 0.1, 365 * 86_400.0)
-        _CHECK.integer("max_body_bytes", self.max_body_bytes, 1, 128 << 20)
-        _CHECK.integer("queues", self.queues, 1, 1024)
+        _CHECK.bounds(self, self.bounds)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -99,9 +106,6 @@ class RocketMQConfig:
             )
         if model != "clustering":
             raise ConfigError(f"with_rocketmq(consumer_model): expected 'clustering', got {model!r}")
-        if self.max_reconsume_times is not None:
-            _CHECK.integer("max_reconsume_times", self.max_reconsume_times, 0, 1_000_000)
-        _CHECK.seconds("invisible_duration", self.invisible_duration, 2.0, 43_200.0)
 
 
 def _read_nodes(name: str, text: object, port: int) -> tuple[Node, ...]:

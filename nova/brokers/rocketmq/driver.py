@@ -160,7 +160,7 @@ class _Parts:
         self._timeout = context.call_timeout
         self._connection = Connection(config, where)
         self._admin = Admin(config, where, min(self._timeout, config.request_timeout))
-        self.keeper = TopicKeeper(self._admin, self._connection, self.names, config.queues, self._timeout)
+        self.keeper = TopicKeeper(self._admin, self._connection, self.names, config.queues_per_topic, self._timeout)
         self.registry = Registry(self._admin, self.names, where, self._timeout)
         send_timeout = min(config.send_timeout, context.publish_timeout - 1)
         self.publisher = Publisher(self._connection, send_timeout=send_timeout, request_timeout=config.request_timeout)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import ClassVar
 
+from nova.brokers.checks import Bounds, OptionChecks, Seconds, Whole
 from nova.errors import ConfigError
 
 __all__ = ["SQLiteConfig"]
+
+_CHECK = OptionChecks("with_sqlite")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,12 @@ class SQLiteConfig:
 
     factory = "nova.brokers.sqlite.driver:SQLiteDriver"
     extra = ""
+    bounds: ClassVar[Bounds] = {
+        "lease": Seconds(0.5),
+        "busy_timeout": Seconds(0.0),
+        "max_bytes": Whole(1),
+        "max_body_bytes": Whole(1, 900 << 20, hint="; SQLite's own limit is near"),
+    }
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
@@ -38,11 +48,4 @@ class SQLiteConfig:
             raise ConfigError(f"with_sqlite(path): expected the path of a file, got {self.path!r}; use with_memory()")
         # Absolute from the start: a daemon that forks and changes its directory reopens the same file.
         object.__setattr__(self, "path", os.path.abspath(self.path))
-        if self.lease < 0.5:
-            raise ConfigError(f"with_sqlite(lease): expected at least 0.5 seconds, got {self.lease:g}")
-        for name in ("max_bytes", "max_body_bytes"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigError(f"with_sqlite({name}): expected an integer >= 1, got {value!r}")
-        if self.max_body_bytes > 900 << 20:
-            raise ConfigError("with_sqlite(max_body_bytes): expected at most 943718400 (SQLite's own limit is near)")
+        _CHECK.bounds(self, self.bounds)
