@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from nova import ConfigError, Task, TaskQueue, config, options
 from nova.brokers.memory.config import MemoryConfig
 from nova.brokers.sqlite.config import SQLiteConfig
+from nova.config import names
 from nova.options import DelaySlots, QueueSettings, Weights, settle
 from nova.retry import ExponentialBackoff
 
@@ -76,7 +78,7 @@ def test_defaults_are_those_of_the_code() -> None:
 
 def test_every_function_of_options_can_be_configured_or_needs_an_object() -> None:
     needs_an_object = {"with_codec", "with_driver", "with_middleware"}
-    reachable = {f.__name__ for table in (config._DRIVERS, config._SECTIONS, config._VALUES) for f in table.values()}
+    reachable = {f.__name__ for table in (names.DRIVERS, names.SECTIONS, names.VALUES) for f in table.values()}
     public = {name for name in options.__all__ if name.startswith("with_")}
     assert public - needs_an_object == reachable | {"with_queues"}
 
@@ -136,9 +138,9 @@ def test_wrong_urls_are_refused(url: Any) -> None:
 
 
 def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOVA_CONFIG", raising=False)
-    monkeypatch.delenv("NOVA_URL", raising=False)
-    with pytest.raises(ConfigError, match="set NOVA_CONFIG"):
+    for name in [name for name in os.environ if name.startswith("NOVA_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(ConfigError, match="nothing names a broker; set NOVA_CONFIG"):
         TaskQueue.from_env()
     monkeypatch.setenv("NOVA_URL", "memory://env")
     TaskQueue.from_env().enqueue(Task("t"))
