@@ -123,6 +123,10 @@ examples: setup ## Run every example as its reader would
 docs: setup ## Check links and run the snippets of README and docs
 	$(PYTEST) tests/docs $(ARGS)
 
+.PHONY: reference
+reference: setup ## Write the tables of options and the JSON schema in docs/ anew from the code
+	$(PY) -m tests.docs.reference
+
 .PHONY: chaos
 chaos: setup ## Longer runs with SIGKILLed workers
 	$(PYTEST) tests/chaos --timeout 1800 -s $(ARGS)

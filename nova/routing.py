@@ -17,6 +17,8 @@ from nova.task import Priority
 __all__ = ["DEFAULT_QUEUE", "Topics", "check_name", "check_prefix", "check_queue"]
 
 DEFAULT_QUEUE = "default"
+NAME_PATTERN = "[A-Za-z0-9_-]{1,50}"
+"""Prefixes, queues and groups."""
 CLASSES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 """The priority classes in the order the worker prefers them."""
 
@@ -114,6 +116,6 @@ class Topics:
         return self.prefix if queue == DEFAULT_QUEUE else f"{self.prefix}-{queue}"
 
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
+_NAME = re.compile(NAME_PATTERN)
 _RESERVED = ("_PRIORITY_", "_DELAY_", "_DEAD", "_QUARANTINE")
 _MARKS = "_PRIORITY_, _DELAY_, _DEAD or _QUARANTINE"

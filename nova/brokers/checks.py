@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from nova.errors import ConfigError
 
-__all__ = ["Bounds", "OptionChecks", "Seconds", "Whole"]
+__all__ = ["Bounds", "OptionChecks", "Seconds", "Share", "Whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,15 @@ class Seconds:
     most: float | None = None
 
 
-Bounds: TypeAlias = Mapping[str, Whole | Seconds]
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A number from 0 to 1."""
+
+    least: float = 0.0
+    most: float = 1.0
+
+
+Bounds: TypeAlias = Mapping[str, Whole | Seconds | Share]
 """The bounds of options by name. An option that is None has a default of its own and is not looked at."""
 
 
@@ -56,6 +64,8 @@ class OptionChecks:
                 continue
             if isinstance(bound, Seconds):
                 self.seconds(name, value, bound.least, bound.most)
+            elif isinstance(bound, Share):
+                self.share(name, value)
             elif bound.besides is None or value != bound.besides:
                 self.integer(name, value, bound.least, bound.most, bound.hint)
 
@@ -71,6 +81,11 @@ class OptionChecks:
         if not least <= value or (most is not None and value > most):
             bounds = f"{least:g} to {most:.10g}" if most is not None else f"at least {least:g}"
             raise ConfigError(f"{self.option}({name}): expected {bounds} seconds, got {value:.10g}")
+
+    def share(self, name: str, value: object) -> None:
+        """A number from 0 to 1."""
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise ConfigError(f"{self.option}({name}): expected a number from 0 to 1, got {value!r}")
 
     def flag(self, name: str, value: object) -> None:
         """True or false."""

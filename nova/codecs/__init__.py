@@ -14,13 +14,16 @@ from typing import cast
 from nova.codecs.base import Codec
 from nova.errors import ConfigError
 
-__all__ = ["FORMATS", "Codec", "check_codec", "find_codec"]
+__all__ = ["FORMATS", "NAMES", "Codec", "check_codec", "find_codec"]
 
 FORMATS = ("json", "orjson", "blob", "protobuf")
 """The names `with_message_format` takes, besides the alias `sonic`."""
 
 _CLASSES = {"json": "JsonCodec", "orjson": "OrjsonCodec", "blob": "BlobCodec", "protobuf": "ProtobufCodec"}
 _ALIASES = {"sonic": "orjson"}
+
+NAMES = (*FORMATS, *_ALIASES)
+"""All names that `with_message_format` takes."""
 
 
 def find_codec(name: str) -> Codec:

@@ -88,24 +88,26 @@ def with_kafka(
     """Use a Kafka cluster (2.5 or newer).
 
     Args:
-        bootstrap_servers: `host:port`, several with commas.
+        bootstrap_servers: `host:port`, several with commas; no user in it.
         partitions: of the topics Nova makes; at most so many workers share one class of one queue.
         replication_factor: of the topics Nova makes; -1 = the cluster's default.
-        session_timeout: seconds after which the tasks of a dead process go to another.
-        max_poll_interval: seconds after which a process whose threads hang is dead; handlers may run longer.
-        delivery_timeout: seconds after which an unconfirmed task is given up as unknown; at most 20.
-        max_body_bytes: the largest message body.
-        revoke_grace: seconds that running tasks get to end when their partition goes to another worker.
+        session_timeout: seconds after which the tasks of a dead process go to another; the broker has bounds too.
+        max_poll_interval: seconds after which a process whose threads hang is dead; handlers may run longer. At least
+            `session_timeout`.
+        delivery_timeout: seconds after which an unconfirmed task is given up as unknown.
+        max_body_bytes: the largest message body; topics are made for it and 256 KiB of headers.
+        revoke_grace: seconds that running tasks get to end when their partition goes to another worker; at most half of
+            `max_poll_interval`.
         escrow_after: seconds after which a running task leaves its partition, so that no rebalance runs it again.
         escrow_lease: seconds after which such a task of a dead worker runs again.
         reclaim: delete what every registered group has finished.
         tls: encrypt the connection.
         ca_file: PEM file of the authority that signed the brokers' certificates; None = the system's.
-        cert_file: PEM file of the client's certificate, for mutual TLS.
+        cert_file: PEM file of the client's certificate, for mutual TLS; with `key_file`.
         key_file: PEM file of its key.
         key_password: of the key file.
         key_password_file: the file that holds it.
-        sasl_mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.
+        sasl_mechanism: how the client proves who it is; None = not at all.
         username: for PLAIN and SCRAM.
         password: for PLAIN and SCRAM.
         password_file: the file that holds it.
@@ -172,15 +174,16 @@ def with_rabbitmq(
         password_file: the file that holds it.
         exchange: the topic exchange of the tasks; None = `{prefix}-exchange`.
         prefetch: tasks of one class of one queue that may be ahead of the worker; 0 = as its speed asks for.
-        max_body_bytes: the largest message body.
-        confirm_timeout: seconds after which an unconfirmed task is given up as unknown; at most 20.
+        max_body_bytes: the largest message body; RabbitMQ 4 takes 16 MiB unless `max_message_size` says otherwise.
+        confirm_timeout: seconds after which an unconfirmed task is given up as unknown.
         blocked_timeout: seconds after which an enqueue is given up while the server, short of memory or disk, takes none.
         heartbeat: seconds; a connection that is silent for two of them is dead.
-        long_task_after: seconds after which a running task is taken out of the server's delivery timeout (30 minutes there).
+        long_task_after: seconds after which a running task is taken out of the server's delivery timeout (30 minutes there);
+            keep it well below that.
         delay_guard: seconds before its time at which a delayed task leaves the server's levels and is held by a worker.
-        connection_name: how connections show in the server's lists.
+        connection_name: how connections show in the server's lists; None = `nova`.
         ca_file: PEM file of the authority that signed the server's certificate; None = the system's.
-        cert_file: PEM file of the client's certificate, for mutual TLS.
+        cert_file: PEM file of the client's certificate, for mutual TLS; with `key_file`.
         key_file: PEM file of its key.
         key_password: of the key file.
         key_password_file: the file that holds it.
@@ -232,21 +235,22 @@ def with_rocketmq(
     """Use a RocketMQ 5 cluster with gRPC proxies.
 
     Args:
-        endpoints: `host:port` of the gRPC proxy (8081 unless said otherwise), several with commas.
+        endpoints: `host:port` of the gRPC proxy (8081 unless said otherwise), several with commas. The first that answers
+            is used, and with `tls` all need a certificate for the name of the first.
         admin: `host:port` of the name server, by which topics and groups are made, counted and removed; None = port
             9876 of the first endpoint's host, if it answers; "" = none, then all must exist.
         access_key: of a user of a server with ACL.
         secret_key: of that user.
         secret_key_file: the file that holds it.
         tls: encrypt the connection to the proxy; its certificate must be signed by an authority of the system's.
-        request_timeout: seconds one request may take; at most 20.
-        send_timeout: seconds after which an unconfirmed task is given up; at most 20.
+        request_timeout: seconds one request may take.
+        send_timeout: seconds after which an unconfirmed task is given up.
         invisible_duration: seconds after which the tasks of a dead process go to another; 10 or more on a server as it comes.
         poll_timeout: seconds a receive waits on the server, by which a stop may last longer; 5 or more on a server as
             it comes.
-        max_reconsume_times: runs after the first, as `with_retry(max_retries=…)`.
+        max_reconsume_times: runs after the first, as `with_retry(max_retries=…)`; give one of the two.
         consumer_model: `clustering`; broadcasting is refused.
-        max_body_bytes: the largest message body.
+        max_body_bytes: the largest message body; servers as they come take 4 MiB.
         queues_per_topic: of each topic Nova makes, on each broker.
         delay_guard: seconds before its time at which a delayed task leaves the server's timers and is held by a worker.
         max_delay: the longest delay the server takes (`maxDelayTimeMills` of the proxy, a day); longer ones are chained.

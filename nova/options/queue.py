@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from nova.brokers.checks import Bounds, OptionChecks, Seconds, Whole
+from nova.brokers.checks import Bounds, OptionChecks, Seconds, Share, Whole
 from nova.clock import seconds
 from nova.codecs import Codec, check_codec, find_codec
 from nova.errors import ConfigError
@@ -30,7 +30,7 @@ __all__ = [
     "with_topic_prefix",
 ]
 
-RETRY: Bounds = {"max_retries": Whole(0, 1_000_000), "base": Seconds(0.0), "cap": Seconds(0.0)}
+RETRY: Bounds = {"max_retries": Whole(0, 1_000_000), "base": Seconds(0.0), "cap": Seconds(0.0), "jitter": Share()}
 DELAY_SLOTS: Bounds = {
     "count": Whole(1, 64, hint="; leave with_delay_slots() out for the default"),
     "duration": Seconds(1.0, 30 * 86_400.0),
@@ -98,8 +98,8 @@ def with_delay_slots(count: int, duration: float | timedelta) -> Option:
     """How brokers without exact delays cut time; memory and SQLite index due times and need no slots.
 
     Args:
-        count: 1 to 64 slots.
-        duration: length of one slot, 1 second to 30 days.
+        count: how many slots.
+        duration: seconds of one slot.
     """
     slots = DelaySlots(count, seconds("with_delay_slots(duration)", duration))
     OptionChecks("with_delay_slots").bounds(slots, DELAY_SLOTS)
@@ -120,8 +120,8 @@ def with_retry(
         policy: a policy of your own, instead of the other arguments.
         max_retries: runs after the first.
         base: seconds after the first failure.
-        cap: the longest wait, before jitter.
-        jitter: 0 to 1.
+        cap: seconds of the longest wait, before jitter.
+        jitter: the share by which each wait is spread, up and down.
     """
     if policy is not None:
         if not callable(getattr(policy, "delay", None)) or not isinstance(getattr(policy, "max_retries", None), int):
@@ -129,10 +129,8 @@ def with_retry(
                 f"with_retry: expected an object with max_retries and delay(attempt, random), got {policy!r}"
             )
         return Option("retry", policy, "with_retry")
-    if not isinstance(jitter, (int, float)) or isinstance(jitter, bool) or not 0 <= jitter <= 1:
-        raise ConfigError(f"with_retry(jitter): expected a number from 0 to 1, got {jitter!r}")
     backoff = ExponentialBackoff(
-        max_retries, seconds("with_retry(base)", base), seconds("with_retry(cap)", cap), float(jitter)
+        max_retries, seconds("with_retry(base)", base), seconds("with_retry(cap)", cap), jitter
     )
     OptionChecks("with_retry").bounds(backoff, RETRY)
     return Option("retry", backoff, "with_retry")
@@ -154,9 +152,9 @@ def with_priority_weights(high: int = 6, normal: int = 3, low: int = 1, *, reser
     """How the classes share the slots when all have work.
 
     Args:
-        high: its share.
-        normal: its share.
-        low: its share.
+        high: share of the tasks of high priority.
+        normal: share of those of normal priority.
+        low: share of those of low priority.
         reserve: slots on top of the concurrency that only high may take; None = 2 from concurrency 4 on, else 0. Below 4
             the default is strict: high then waits for one running task.
     """
