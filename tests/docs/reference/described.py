@@ -77,7 +77,7 @@ def _described(section: str, function: Function) -> list[Described]:
 
 
 def _kind(name: str, parameter: inspect.Parameter, bound: object) -> str:
-    by_bound = {Whole: "integer", Seconds: "seconds", Share: "number"}
+    by_bound: dict[type, str] = {Whole: "integer", Seconds: "seconds", Share: "number"}
     if bound is not None:
         return by_bound[type(bound)]
     if name.endswith("_file") or name == "path":
