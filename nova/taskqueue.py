@@ -97,19 +97,20 @@ class TaskQueue:
 
     @classmethod
     def from_url(cls, url: str, *options: Option) -> Self:
-        """A queue from a URL such as `sqlite:///nova.db?group_id=billing` or `memory://`.
+        """A queue from a URL such as `sqlite:///nova.db?group_id=billing` or `memory://?retry.max_retries=5`.
 
         Raises:
-            ConfigError: unknown scheme or parameter, or an illegal value.
+            ConfigError: unknown scheme or parameter, an illegal value, or a variable that is not set.
         """
         return cls(*config.from_url(url), *options)
 
     @classmethod
     def from_env(cls, *options: Option) -> Self:
-        """A queue from `NOVA_CONFIG` (a TOML file) or `NOVA_URL`.
+        """A queue from `NOVA_CONFIG` (a TOML file) or `NOVA_URL`, and a variable for every option, such as `NOVA_GROUP_ID`.
 
         Raises:
-            ConfigError: neither or both are set, or what they name is wrong.
+            ConfigError: nothing names a broker, something is said twice, a name looks like an option's and is none, or a
+                value is wrong.
         """
         return cls(*config.from_environment(os.environ), *options)
 
@@ -118,7 +119,7 @@ class TaskQueue:
 
         Raises:
             BrokerUnavailable: not reachable within `timeout` seconds.
-            ConfigError: the driver's package is missing.
+            ConfigError: the driver's package is missing, or a secret's file cannot be read.
             QueueClosed: the queue was stopped.
         """
         self._open(seconds("connect(timeout)", timeout))
