@@ -231,6 +231,25 @@ def test_every_way_of_logging_in_works_end_to_end_and_a_wrong_password_is_named(
 
 
 @secured_only
+def test_a_password_may_be_in_a_file(secured: SecuredKafka, queues: Callable[..., TaskQueue], tmp_path: Path) -> None:
+    prefix = new_prefix()
+    secured.allow("nova", topics=f"{prefix}_", groups=f"{prefix}.")
+    file = tmp_path / "password"
+    file.write_text(secured.users["nova"] + "\n")
+    login: dict[str, Any] = {"sasl_mechanism": "SCRAM-SHA-512", "username": "nova", "prefix": prefix}
+
+    q = queues(secured.sasl_plaintext, password_file=str(file), **login)
+    handled = Collected()
+    q.start(handled)
+    q.enqueue(Task("t"))
+    eventually(lambda: len(handled.tasks) == 1, timeout=20)
+
+    file.write_text("wrong-secret")
+    with pytest.raises(BrokerUnavailable, match="check username, password"):
+        queues(secured.sasl_plaintext, password_file=str(file), **login).connect(timeout=8.0)
+
+
+@secured_only
 def test_tokens_open_the_door_are_renewed_before_they_end_and_a_bad_one_is_named(
     secured: SecuredKafka, queues: Callable[..., TaskQueue]
 ) -> None:

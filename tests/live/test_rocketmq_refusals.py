@@ -140,6 +140,14 @@ def test_right_keys_let_in(server: RocketServer) -> None:
         eventually(lambda: seen == [b"x"])
 
 
+def test_the_secret_key_may_be_in_a_file(server: RocketServer, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{ADMIN[1]}\n")
+    with queue(
+        **section(server.address), prefix="F", access_key=ADMIN[0], secret_key_file=str(tmp_path / "secret")
+    ) as q:
+        assert q.enqueue(Task("t")).task_id
+
+
 def test_a_user_needs_no_more_than_to_publish_and_receive_under_its_prefix(server: RocketServer) -> None:
     place = section(server.address)
     with queue(**place, prefix="OWN", access_key=ADMIN[0], secret_key=ADMIN[1]) as q:
