@@ -64,11 +64,18 @@ class Dead:
         self._group = group
 
     def list(
-        self, *, type: str | None = None, queue: str | None = None, reason: str | None = None, limit: int = 50
+        self,
+        *,
+        type: str | None = None,
+        queue: str | None = None,
+        reason: str | None = None,
+        id: str | None = None,
+        limit: int = 50,
     ) -> list[DeadTask]:
         """Up to `limit` dead tasks, oldest first; looking never wears them out.
 
         Args:
+            id: only the task of this id.
             type: only this task type.
             queue: only what was buried from this queue.
             reason: only this reason.
@@ -82,7 +89,7 @@ class Dead:
         reader = self._driver().browse_dead(self._topics.dead, self._group)
         try:
             found: list[DeadTask] = []
-            for _, task in self._matching(reader, min(limit, PAGE), type=type, queue=queue, reason=reason):
+            for _, task in self._matching(reader, min(limit, PAGE), type=type, queue=queue, reason=reason, id=id):
                 found.append(task)
                 if len(found) == limit:
                     break
@@ -117,9 +124,8 @@ class Dead:
         reader = driver.browse_dead(self._topics.dead, self._group)
         try:
             chosen: list[Delivery] = []
-            for delivery, task in self._matching(reader, min(limit, PAGE), type=type, queue=queue, reason=reason):
-                if id is None or task.id == id:
-                    chosen.append(delivery)
+            for delivery, _ in self._matching(reader, min(limit, PAGE), type=type, queue=queue, reason=reason, id=id):
+                chosen.append(delivery)
                 if len(chosen) == limit:
                     break
             return sum(self._send_back(driver, reader, chosen[i : i + PAGE]) for i in range(0, len(chosen), PAGE))
@@ -127,7 +133,13 @@ class Dead:
             reader.close()
 
     def purge(
-        self, *, type: str | None = None, queue: str | None = None, reason: str | None = None, limit: int | None = None
+        self,
+        *,
+        type: str | None = None,
+        queue: str | None = None,
+        reason: str | None = None,
+        id: str | None = None,
+        limit: int | None = None,
     ) -> int:
         """Delete dead tasks for good; returns how many. Filters as for `list`; `limit=None` = all that match.
 
@@ -140,7 +152,7 @@ class Dead:
         try:
             removed = 0
             chosen: list[Delivery] = []
-            for delivery, _ in self._matching(reader, PAGE, type=type, queue=queue, reason=reason):
+            for delivery, _ in self._matching(reader, PAGE, type=type, queue=queue, reason=reason, id=id):
                 chosen.append(delivery)
                 if len(chosen) == PAGE:
                     removed += reader.remove(chosen)
@@ -152,14 +164,23 @@ class Dead:
             reader.close()
 
     def _matching(
-        self, reader: DeadLetters, page_size: int, *, type: str | None, queue: str | None, reason: str | None
+        self,
+        reader: DeadLetters,
+        page_size: int,
+        *,
+        type: str | None,
+        queue: str | None,
+        reason: str | None,
+        id: str | None,
     ) -> Iterator[tuple[Delivery, DeadTask]]:
+        wanted = {"type": type, "queue": queue, "reason": reason, "id": id}
+        asked = {name: value for name, value in wanted.items() if value is not None}
         after: str | None = None
         while page := reader.read(page_size, after):
             after = page[-1][0]
             for _, delivery in page:
                 task = self._show(delivery)
-                if type in (None, task.type) and queue in (None, task.queue) and reason in (None, task.reason):
+                if all(getattr(task, name) == value for name, value in asked.items()):
                     yield delivery, task
 
     def _send_back(self, driver: Driver, reader: DeadLetters, deliveries: Sequence[Delivery]) -> int:

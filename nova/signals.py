@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-__all__ = ["CountedSignals"]
+__all__ = ["CountedSignals", "StopRequests"]
+
+
+class StopRequests(Protocol):
+    """How often a worker was asked to stop: once to drain, twice to end at once."""
+
+    @property
+    def seen(self) -> int:
+        """Requests so far."""
+        ...
 
 
 class CountedSignals:

@@ -34,7 +34,7 @@ from nova.options import Option, QueueSettings, check_queues, settle
 from nova.outcomes import OnError
 from nova.producer import Producer
 from nova.registry import DecoratedTask, Registry, decorate
-from nova.signals import CountedSignals
+from nova.signals import CountedSignals, StopRequests
 from nova.task import Enqueued, EnqueueReport, Task
 from nova.worker import BatchWork, TaskWork, Worker, WorkerConfig, drain
 
@@ -79,6 +79,7 @@ class TaskQueue:
         self._stopped_clean = True
         self._over = threading.Event()
         self._exit_code = 0
+        self._is_from_environment = False
         self.dead = Dead(self._open, self._topics, self._settings.group_id)
         self.groups = Groups(self._open, self._topics)
 
@@ -112,7 +113,9 @@ class TaskQueue:
             ConfigError: nothing names a broker, something is said twice, a name looks like an option's and is none, or a
                 value is wrong.
         """
-        return cls(*config.from_environment(os.environ), *options)
+        queue = cls(*config.from_environment(os.environ), *options)
+        queue._is_from_environment = True
+        return queue
 
     def connect(self, timeout: float | timedelta = 10.0) -> Self:
         """Open the driver now instead of at first use; returns the queue.
@@ -272,20 +275,17 @@ class TaskQueue:
         grace = seconds("run(timeout)", timeout)
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("run: only the main thread receives signals; use start() and stop() in other threads")
-        with CountedSignals() as signals:  # before the start: a task may run, and a signal come, before it has ended
+
+        def begin() -> None:
             if aggregator is not None:
                 self.start_batch(handler, aggregator, **worker_options)
             elif handler is not None or not self._workers:
                 self.start(handler, **worker_options)
-            while not signals.seen and not self._over.wait(0.2):
-                pass
-            _log.info("stopping, up to %g s", grace)
-            stopping = threading.Thread(target=self.stop, args=(grace,), name="nova-stop", daemon=True)
-            stopping.start()
-            while stopping.is_alive() and signals.seen < 2:
-                stopping.join(0.2)
-        if self._exit_code:
-            sys.exit(self._exit_code)
+
+        with CountedSignals() as signals:
+            code = self._serve(signals, begin, grace)
+        if code:
+            sys.exit(code)
 
     def stop(self, timeout: float | timedelta = 30.0) -> bool:
         """Receive no more, flush open batches, finish what runs, settle it, close. A second call waits for the first.
@@ -370,6 +370,11 @@ class TaskQueue:
         return drain(driver, self._worker_config(1, queues, None), handlers)
 
     @property
+    def group_id(self) -> str:
+        """The group whose tasks this queue handles, counts and replays."""
+        return self._settings.group_id
+
+    @property
     def last_receive_age(self) -> float | None:
         """Health: seconds since the intake heard longest ago had an answer from the broker; None without a worker."""
         return max((worker.last_receive_age for worker in self._workers), default=None)
@@ -390,6 +395,21 @@ class TaskQueue:
 
     def __repr__(self) -> str:
         return f"<TaskQueue group={self._settings.group_id!r} prefix={self._settings.topic_prefix!r}>"
+
+    def _serve(self, requests: StopRequests, begin: Callable[[], None], grace: float) -> int:
+        """Begin, wait for a request to stop, stop; a second request ends the stop. Returns the process's exit code.
+
+        Requests are counted before `begin`: a task may run, and a signal come, before it has ended.
+        """
+        begin()
+        while not requests.seen and not self._over.wait(0.2):
+            pass
+        _log.info("stopping, up to %g s", grace)
+        stopping = threading.Thread(target=self.stop, args=(grace,), name="nova-stop", daemon=True)
+        stopping.start()
+        while stopping.is_alive() and requests.seen < 2:
+            stopping.join(0.2)
+        return self._exit_code
 
     def _open(self, timeout: float = 10.0) -> Driver:
         """The open driver, opened now if it is not."""

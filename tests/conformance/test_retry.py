@@ -123,6 +123,7 @@ def test_dead_letters_listed_fifty_times_are_filtered_requeued_and_purged(broker
         assert len(q.dead.list(limit=100)) == 40
     assert len(q.dead.list(type="type0", limit=100)) == 20
     assert len(q.dead.list(limit=7)) == 7
+    assert [dead.id for dead in q.dead.list(id="t4")] == ["t4"]
     assert q.depth().dead == 40
     assert sum(entry.dead or 0 for entry in q.depth().queues) == 40
     fail[0] = False
@@ -132,7 +133,10 @@ def test_dead_letters_listed_fifty_times_are_filtered_requeued_and_purged(broker
     eventually(lambda: len(runs) == 21)
     assert set(runs) == {("type0", 1, 2), ("type1", 1, 2)}
     assert q.dead.purge(type="type1", limit=4) == 4
-    assert q.dead.purge() == 15
+    left = q.dead.list()[-1].id
+    assert q.dead.purge(id=left) == 1
+    assert q.dead.purge(id=left) == 0
+    assert q.dead.purge() == 14
     assert q.dead.list() == []
 
 
