@@ -11,8 +11,12 @@ from collections.abc import Sequence
 
 import typer
 
-from nova.cli import groups
+from nova.cli import dead, groups
+from nova.cli.enqueue import enqueue
 from nova.cli.outcome import DONE, FAILED, USAGE, Failed, complain
+from nova.cli.queues import list_queues
+from nova.cli.version import show_version
+from nova.cli.worker import work
 from nova.errors import ConfigError, NovaError
 
 __all__ = ["run"]
@@ -20,10 +24,15 @@ __all__ = ["run"]
 app = typer.Typer(
     name="nova",
     help="Look after a Nova task queue.",
-    epilog="Exit codes: 0 done, 1 the operation failed, 2 wrong usage or configuration.",
+    epilog="Exit codes: 0 done, 1 the operation failed, 2 wrong usage or configuration, 75 restart the worker, 130 Ctrl-C.",
     pretty_exceptions_enable=False,
 )
+app.command("worker")(work)
+app.command("enqueue")(enqueue)
+app.command("queues")(list_queues)
+app.add_typer(dead.commands, name="dead")
 app.add_typer(groups.commands, name="groups")
+app.command("version")(show_version)
 
 
 @app.callback()

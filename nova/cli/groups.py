@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from nova.cli.options import AsJson, Yes, confirm, need_somebody
 from nova.cli.outcome import Failed
 from nova.cli.output import write_json, write_line, write_table
 from nova.cli.target import ConfigFile, Url, queue_of
-from nova.errors import ConfigError
 from nova.groups import GroupInfo
 from nova.routing import check_name
 
@@ -26,7 +25,7 @@ _ACTIVE = {True: "yes", False: "no", None: "?"}
 def list_groups(
     config: ConfigFile = None,
     url: Url = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the groups, their queues, how many messages are kept for each, and whether workers of it run."""
     with queue_of(config, url) as queue:
@@ -44,18 +43,21 @@ def remove_group(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The group.")],
     config: ConfigFile = None,
     url: Url = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove a group and drop every message kept for it, dead letters included. Stop its workers first."""
     check_name("groups remove", name)
-    if not yes and not sys.stdin.isatty():
-        raise ConfigError("groups remove: nobody is there to confirm it; give --yes")
+    need_somebody("groups remove", yes)
     with queue_of(config, url) as queue:
         if not yes:
             _confirm(name, queue.groups.list())
         if not queue.groups.remove(name):
             raise Failed(_unknown(name, queue.groups.list()))
-    write_line(f"removed the group {name!r}")
+    if as_json:
+        write_json({"removed": name})
+    else:
+        write_line(f"removed the group {name!r}")
 
 
 def _confirm(name: str, groups: list[GroupInfo]) -> None:
@@ -65,7 +67,7 @@ def _confirm(name: str, groups: list[GroupInfo]) -> None:
         raise Failed(_unknown(name, groups))
     waiting = known[name].waiting
     kept = "every message" if waiting is None else f"{waiting} messages"
-    typer.confirm(f"Remove the group {name!r} and drop {kept} kept for it?", abort=True, err=True)
+    confirm(f"Remove the group {name!r} and drop {kept} kept for it?")
 
 
 def _unknown(name: str, groups: list[GroupInfo]) -> str:

@@ -1,16 +1,18 @@
-"""Which queue a command is about: `--config`, `--url`, or the environment."""
+"""Which queue a command is about: `--config`, `--url`, or the environment. The one door to `TaskQueue`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
 from nova.errors import ConfigError
+from nova.signals import StopRequests
 from nova.taskqueue import TaskQueue
 
-__all__ = ["ConfigFile", "Url", "queue_of"]
+__all__ = ["ConfigFile", "TaskQueue", "Url", "check_one", "is_told_by_environment", "queue_of", "serve"]
 
 ConfigFile: TypeAlias = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The queue's TOML file; else NOVA_CONFIG.")
@@ -26,8 +28,7 @@ def queue_of(config: Path | None, url: str | None) -> TaskQueue:
     Raises:
         ConfigError: none or two are named, or what is named is wrong.
     """
-    if config is not None and url is not None:
-        raise ConfigError("--config and --url are both given; keep one")
+    check_one(config, url)
     if config is not None:
         return TaskQueue.from_config(config)
     if url is not None:
@@ -36,3 +37,32 @@ def queue_of(config: Path | None, url: str | None) -> TaskQueue:
         return TaskQueue.from_env()
     except ConfigError as exc:
         raise ConfigError(f"{exc} (or give --config FILE or --url URL)") from exc
+
+
+def check_one(config: Path | None, url: str | None) -> None:
+    """Refuse two ways to say which.
+
+    Raises:
+        ConfigError: both are given.
+    """
+    if config is not None and url is not None:
+        raise ConfigError("--config and --url are both given; keep one")
+
+
+def is_told_by_environment(queue: TaskQueue) -> bool:
+    """Whether `TaskQueue.from_env()` made it, so that another configuration reaches it."""
+    return queue._is_from_environment
+
+
+def serve(queue: TaskQueue, requests: StopRequests, begin: Callable[[], None], grace: float) -> tuple[int, bool]:
+    """What `queue.run()` does, with requests to stop from elsewhere.
+
+    Args:
+        begin: starts the queue's worker.
+        grace: seconds the stop may take.
+
+    Returns:
+        The exit code that the queue asks for, and whether all that ran was finished.
+    """
+    code = queue._serve(requests, begin, grace)
+    return code, queue.stop(0)

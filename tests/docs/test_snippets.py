@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -189,17 +191,70 @@ def run_in_order(page: Path, blocks: list[Block], tmp_path: Path) -> None:
 
 
 def test_commands_print_what_the_page_shows(tmp_path: Path) -> None:
+    """`…` in what a command prints stands for anything within the line."""
     page = ROOT / "docs" / "cli.md"
-    (shown,) = [block.text for block in blocks_of(page) if block.language == "console"]
-    test_python_blocks_run_in_order(page, tmp_path)  # they make the queue that the commands look at
+    shown = "".join(block.text for block in blocks_of(page) if block.language == "console")
+    test_python_blocks_run_in_order(page, tmp_path)  # they make the queues that the commands look at
 
-    for command, expected in re.findall(r"^\$ nova (.*)\n((?:[^$].*\n)*)", shown, flags=re.MULTILINE):
+    commands = re.findall(r"^\$ nova (.*)\n((?:[^$].*\n)*)", shown, flags=re.MULTILINE)
+    assert len(commands) >= 12
+    for command, expected in commands:
         finished = subprocess.run(
-            [Path(sys.executable).with_name("nova"), *command.split()],
+            [Path(sys.executable).with_name("nova"), *shlex.split(command)],
             cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-        printed = (finished.stdout + finished.stderr).splitlines()
-        assert [line.rstrip() for line in printed] == expected.splitlines(), f"$ nova {command}"
+        printed = "".join(f"{line.rstrip()}\n" for line in (finished.stdout + finished.stderr).splitlines())
+        wanted = ".+".join(map(re.escape, expected.split("…")))
+        assert re.fullmatch(wanted, printed), f"$ nova {command}\n{printed}"
+
+
+def commands_of(group: Any, path: str = "") -> dict[str, Any]:
+    """Every command of the command line, by its words."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        words = f"{path} {name}".strip()
+        found |= commands_of(command, words) if hasattr(command, "commands") else {words: command}
+    return found
+
+
+def test_every_command_and_option_is_documented() -> None:
+    import typer
+
+    from nova.cli.app import app
+
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    commands = commands_of(typer.main.get_command(app))
+
+    assert {"worker", "enqueue", "dead requeue"} <= commands.keys()
+    for words, command in commands.items():
+        assert f"`nova {words}" in text, f"nova {words} is not in docs/cli.md"
+        for option in command.params:
+            if option.name != "supervised":  # a process's word to itself
+                for name in option.opts:
+                    assert not name.startswith("--") or re.search(rf"`{name}\b", text), f"nova {words}: {name}"
+
+
+def test_json_of_every_command_is_documented() -> None:
+    import typer
+
+    from nova.cli.app import app
+
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    section = text[text.index("## JSON") : text.index("## Exit codes")]
+    commands = commands_of(typer.main.get_command(app))
+    with_json = {words for words, command in commands.items() if any("--json" in p.opts for p in command.params)}
+
+    assert with_json == commands.keys() - {"worker"}
+    assert {re.match(r"[a-z ]+", row)[0].strip() for row in re.findall(r"^\| `(.+?)` \|", section, re.M)} >= with_json  # type: ignore[index]  # the pattern takes any row
+
+
+def test_exit_codes_that_are_documented_are_those_of_the_code() -> None:
+    from nova.cli.outcome import EXIT_CODES
+
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    section = text[text.index("## Exit codes") :]
+
+    assert tuple(int(code) for code in re.findall(r"^\| (\d+) \|", section, flags=re.MULTILINE)) == EXIT_CODES
 
 
 def test_blocks_that_do_not_run_are_pinned() -> None:

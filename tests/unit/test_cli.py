@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from nova import ReceivedTask, Task, TaskQueue, with_group_id, with_sqlite
+from tests.command_line import NOVA, assert_complains, run
 from tests.eventually import eventually
-
-NOVA = Path(sys.executable).with_name("nova")
-
-
-def run(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("NOVA_")}
-    return subprocess.run(
-        [NOVA, *arguments],
-        cwd=directory,
-        env={**clean, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def assert_complains(finished: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """One line on stderr with these words, nothing on stdout."""
-    assert finished.returncode == code, finished
-    assert finished.stdout == ""
-    assert finished.stderr.startswith("nova: ")
-    assert finished.stderr.count("\n") == 1, finished.stderr
-    for word in words:
-        assert word in finished.stderr
 
 
 @pytest.fixture
@@ -86,8 +64,13 @@ def test_remove_takes_the_queue_from_a_file(directory: Path) -> None:
     assert [group["name"] for group in json.loads(left.stdout)] == ["new"]
 
 
+def test_remove_prints_json(directory: Path) -> None:
+    finished = run(directory, "groups", "remove", "old", "--yes", "--json", "--url", "sqlite:///nova.db")
+    assert (finished.returncode, json.loads(finished.stdout)) == (0, {"removed": "old"})
+
+
 def test_remove_needs_a_yes_where_nobody_can_answer(directory: Path) -> None:
-    assert_complains(run(directory, "groups", "remove", "old", "--url", "sqlite:///nova.db"), 2, "--yes")
+    assert_complains(run(directory, "groups", "remove", "old", "--url", "sqlite:///nova.db"), 2, "give --yes")
     assert '"old"' in run(directory, "groups", "list", "--json", "--url", "sqlite:///nova.db").stdout
 
 
@@ -137,6 +120,62 @@ def test_wrong_usage_or_configuration_exits_2_and_opens_nothing(
 ) -> None:
     assert_complains(run(tmp_path, *arguments), 2, word)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_version_names_nova_python_and_every_library_of_an_extra(tmp_path: Path) -> None:
+    found = json.loads(run(tmp_path, "version", "--json").stdout)
+    assert found["nova"] == metadata.version("nova-taskqueue")
+    assert found["python"] == platform.python_version()
+    assert found["libraries"]["msgspec"] == metadata.version("msgspec")
+    assert {"confluent-kafka", "pika", "rocketmq-python-client", "typer"} < found["libraries"].keys()
+    table = run(tmp_path, "version").stdout.splitlines()
+    assert table[0].split() == ["NAME", "VERSION"]
+    assert table[1].split() == ["nova", found["nova"]]
+
+
+def test_a_library_that_is_missing_has_no_version(tmp_path: Path) -> None:
+    code = """
+from importlib import metadata
+import sys
+real = metadata.version
+def version(name):
+    if name == "pika":
+        raise metadata.PackageNotFoundError(name)
+    return real(name)
+metadata.version = version
+from nova.cli.main import main
+sys.argv[1:] = ["version", "--json"]
+sys.exit(main())"""
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(finished.stdout)["libraries"]["pika"] is None
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("nova de", "dead"), ("nova dead re", "requeue"), ("nova worker --con", "--concurrency --config")],
+)
+def test_bash_completes_commands_and_options(tmp_path: Path, typed: str, offered: str) -> None:
+    script = run(tmp_path, "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").stdout
+    words = typed.split()
+    press_tab = f"""
+COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}
+_nova_completion {NOVA}
+echo "${{COMPREPLY[*]}}"
+"""
+    finished = subprocess.run(
+        ["bash", "-c", script + press_tab], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert sorted(finished.stdout.split()) == sorted(offered.split())
+
+
+def test_completion_is_installed_for_bash(tmp_path: Path) -> None:
+    finished = run(
+        tmp_path, "--install-completion", "bash", HOME=str(tmp_path), _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"
+    )
+    assert finished.returncode == 0, finished
+    (installed,) = (tmp_path / ".bash_completions").iterdir()
+    assert "_NOVA_COMPLETE=complete_bash" in installed.read_text(encoding="utf-8")
 
 
 def test_help_says_what_exit_codes_mean(tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""`nova worker`: run a module's tasks, or one of its functions, in this process or in several that are looked after."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nova.aggregators import TimeCountAggregator
+from nova.cli.link import Supervised
+from nova.cli.loading import load, split
+from nova.cli.logs import LogLevel, set_up_logging
+from nova.cli.options import split_names
+from nova.cli.outcome import DONE, FAILED
+from nova.cli.reload import changes_of
+from nova.cli.supervisor import Supervisor
+from nova.cli.target import ConfigFile, TaskQueue, Url, check_one, is_told_by_environment, serve
+from nova.clock import seconds
+from nova.errors import ConfigError
+from nova.registry import DecoratedTask
+from nova.signals import CountedSignals
+
+__all__ = ["work"]
+
+BATCH_WINDOW = 1.0
+"""Seconds a batch waits for more tasks if `--batch-window` does not say."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one worker process is to do, as the command line says it."""
+
+    target: str
+    config: Path | None
+    url: str | None
+    concurrency: int | None
+    queues: list[str] | None
+    batch_size: int | None
+    batch_window: float | None
+    grace: float
+    log_level: LogLevel
+
+    def arguments(self) -> list[str]:
+        """The command line of a process of its own."""
+        options = {
+            "--config": self.config,
+            "--url": self.url,
+            "--concurrency": self.concurrency,
+            "--queues": None if self.queues is None else ",".join(self.queues),
+            "--batch-size": self.batch_size,
+            "--batch-window": self.batch_window,
+            "--grace": self.grace,
+            "--log-level": self.log_level.value,
+        }
+        given = [f"{name}={value}" for name, value in options.items() if value is not None]
+        return ["worker", self.target, *given]
+
+
+def work(
+    target: Annotated[
+        str, typer.Argument(metavar="MODULE:OBJECT", help="A TaskQueue with decorated tasks, or a handler function.")
+    ],
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrency", metavar="N", min=1, max=10_000, help="Handlers of one class at once; 16, batches 2."
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", metavar="N", min=1, max=1000, help="Processes, each with this concurrency.")
+    ] = 1,
+    queues: Annotated[
+        list[str] | None,
+        typer.Option("--queues", "--queue", metavar="NAMES", help="What to read; several by comma or by repeating it."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", metavar="N", min=1, help="The function takes batches of at most so many tasks."),
+    ] = None,
+    batch_window: Annotated[
+        float | None,
+        typer.Option("--batch-window", metavar="SECONDS", help=f"How long a batch waits for more; {BATCH_WINDOW:g}."),
+    ] = None,
+    grace: Annotated[
+        float, typer.Option("--grace", metavar="SECONDS", min=0, help="How long a stop waits for what runs.")
+    ] = 30.0,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start again when a .py or .toml file here changes; for development.")
+    ] = False,
+    log_level: Annotated[LogLevel, typer.Option("--log-level", help="How much to say on stderr.")] = LogLevel.INFO,
+    config: ConfigFile = None,
+    url: Url = None,
+    supervised: Annotated[int | None, typer.Option("--supervised", hidden=True)] = None,
+) -> int:
+    """Run a worker until SIGINT or SIGTERM: it then finishes what runs; a second signal ends it at once.
+
+    MODULE:OBJECT is a TaskQueue, whose decorated tasks are run, or a function of one task (with --batch-size of one batch),
+    for which --config, --url, NOVA_CONFIG or NOVA_URL say the queue.
+    """
+    check_one(config, url)
+    split(target)
+    seconds("--grace", grace)
+    if batch_window is not None and batch_size is None:
+        raise ConfigError("--batch-window: is for batches; give --batch-size too")
+    plan = Plan(
+        target, config, url, concurrency, split_names(queues), batch_size, batch_window, grace, log_level
+    )  # fmt: skip
+    if supervised is not None:
+        requests = Supervised(supervised)
+        return _run(plan, requests, requests.ready)
+    if processes == 1 and not reload:
+        return _run(plan, CountedSignals(), lambda: None)
+    set_up_logging(log_level)
+    if not reload:
+        return Supervisor(plan.arguments(), processes, grace).run()
+    with changes_of(Path.cwd()) as changed:
+        return Supervisor(plan.arguments(), processes, grace, changed).run()
+
+
+def _run(plan: Plan, requests: CountedSignals | Supervised, ready: Callable[[], None]) -> int:
+    """Work in this process; returns its exit code. Until the module is loaded a signal just ends it."""
+    start, queue = _prepare(plan)
+
+    def begin() -> None:
+        start()
+        ready()
+
+    with requests:
+        code, finished = serve(queue, requests, begin, plan.grace)
+    if code:
+        return code
+    return DONE if finished else FAILED
+
+
+def _prepare(plan: Plan) -> tuple[Callable[[], None], TaskQueue]:
+    """Load the module; what starts its worker, and its queue. Nothing is opened."""
+    is_given = plan.config is not None or plan.url is not None
+    if is_given:  # for this module's own queues as well
+        _put("NOVA_CONFIG", None if plan.config is None else str(plan.config))
+        _put("NOVA_URL", plan.url)
+    try:
+        found = load(plan.target)
+    except ConfigError:
+        set_up_logging(plan.log_level)
+        _log.debug("loading %s failed", plan.target, exc_info=True)
+        raise
+    set_up_logging(plan.log_level)
+    options: dict[str, Any] = {} if plan.concurrency is None else {"concurrency": plan.concurrency}
+    if isinstance(found, TaskQueue):
+        _check_queue(plan, found, is_given=is_given)
+        return functools.partial(found.start, None, queues=plan.queues, **options), found
+    if isinstance(found, DecoratedTask):
+        raise ConfigError(
+            f"worker: {plan.target!r} is one task of a TaskQueue; name the queue, whose tasks are all run"
+        )
+    if not callable(found) or isinstance(found, type):
+        raise ConfigError(f"worker: expected a TaskQueue or a function of one task, got {found!r} as {plan.target!r}")
+    queue = TaskQueue.from_env()
+    if plan.batch_size is None:
+        return functools.partial(queue.start, found, queues=plan.queues, **options), queue
+    window = BATCH_WINDOW if plan.batch_window is None else plan.batch_window
+    aggregator = TimeCountAggregator(plan.batch_size, window)
+    return functools.partial(queue.start_batch, found, aggregator, queues=plan.queues, **options), queue
+
+
+def _check_queue(plan: Plan, queue: TaskQueue, *, is_given: bool) -> None:
+    if plan.batch_size is not None:
+        raise ConfigError(f"--batch-size: needs a function of one batch; {plan.target!r} is a TaskQueue")
+    if is_given and not is_told_by_environment(queue):
+        raise ConfigError(
+            f"worker: {plan.target!r} names its broker itself, so --config and --url would not reach it; build it with "
+            "TaskQueue.from_env(), or leave them out"
+        )
+
+
+def _put(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
