@@ -21,7 +21,7 @@ from nova.cli.output import write_json, write_line
 from nova.cli.progress import bar
 from nova.cli.target import ConfigFile, TaskQueue, Url, queue_of
 from nova.enqueue_options import resolve
-from nova.errors import ConfigError, NovaError
+from nova.errors import ConfigError
 from nova.task import Enqueued, EnqueueReport, Priority, Task
 
 __all__ = ["enqueue"]
@@ -156,10 +156,8 @@ def _enqueue_many(queue: TaskQueue, lines: Iterable[bytes], options: dict[str, A
                 bad = chunk[-1][1]
                 if bad is not None:
                     raise BadLine(f"{bad}; nothing behind it was read")
-    except (NovaError, Failed):
+    finally:  # whatever ended it, Ctrl-C too
         total.show(as_json=as_json)
-        raise
-    total.show(as_json=as_json)
     total.check()
 
 

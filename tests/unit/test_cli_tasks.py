@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -124,6 +125,23 @@ def test_what_the_broker_does_not_take_is_reported_and_exits_1(tmp_path: Path) -
     assert finished.returncode == 1
     assert finished.stdout == "1000 accepted, 0 failed, 0 unknown\n"
     assert "at most" in finished.stderr
+
+
+def test_ctrl_c_in_a_batch_says_what_was_accepted_and_exits_130(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [NOVA, "enqueue", "--batch", "-", "--url", URL],
+        cwd=tmp_path, env=clean_environment({}), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(b'{"type": "t"}\n' * 10_000)
+        process.stdin.flush()
+        eventually(lambda: run(tmp_path, "queues", "--json", "--url", URL).stdout.count('"waiting": 0') < 3)
+        process.send_signal(signal.SIGINT)
+        stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    accepted = int(stdout.split()[0])
+    assert accepted >= 1000
+    assert len(receive(tmp_path, accepted)) == accepted
 
 
 def test_a_batch_shows_a_bar_on_a_terminal(tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ def test_a_second_signal_ends_it_at_once(q: TaskQueue, start: Start, processes: 
     never(lambda: worker.process.poll() is not None, 0.5, "the first signal waits for the handler")
     worker.signal()
     assert worker.end(STOP) == 1
+    assert "killing it" not in worker.said, "it ended by itself"
     eventually(lambda: not any(map(lives, worker.pids("start"))))
 
 
