@@ -58,6 +58,10 @@ FORMATS = ("orjson", "protobuf")
 OTHERS = {
     "cli": "import sys; sys.argv = ['nova', '--help']; from nova.cli.main import main; assert main() == 0",
     "clickhouse": "import clickhouse_connect",
+    "reload": (
+        "from pathlib import Path; from nova.cli.reload import changes_of\n"
+        "with changes_of(Path('.')) as changed: assert not changed()"
+    ),
 }
 EXTRAS = (*BROKERS, *FORMATS, *OTHERS, "demo", "all")
 
