@@ -7,11 +7,13 @@ to clash with. Its public `TyperException` and `standalone_mode=False` leave the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import typer
 
 from nova.cli import dead, groups
+from nova.cli.bench import bench
 from nova.cli.enqueue import enqueue
 from nova.cli.outcome import DONE, FAILED, USAGE, Failed, complain
 from nova.cli.queues import list_queues
@@ -32,6 +34,7 @@ app.command("enqueue")(enqueue)
 app.command("queues")(list_queues)
 app.add_typer(dead.commands, name="dead")
 app.add_typer(groups.commands, name="groups")
+app.command("bench")(bench)
 app.command("version")(show_version)
 
 
@@ -46,6 +49,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None = those of the process.
     """
+    # Else Python prints the library's warnings beside the one line that says what went wrong. A worker sets up a log.
+    logging.getLogger("nova").addHandler(logging.NullHandler())
     try:
         result = app(arguments, prog_name="nova", standalone_mode=False)
     except ConfigError as exc:

@@ -8,11 +8,13 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from nova.config import from_config, from_environment, from_url
 from nova.errors import ConfigError
+from nova.options import with_group_id, with_topic_prefix
 from nova.signals import StopRequests
 from nova.taskqueue import TaskQueue
 
-__all__ = ["ConfigFile", "TaskQueue", "Url", "check_one", "is_told_by_environment", "queue_of", "serve"]
+__all__ = ["ConfigFile", "TaskQueue", "Url", "check_one", "is_told_by_environment", "queue_of", "queues_apart", "serve"]
 
 ConfigFile: TypeAlias = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The queue's TOML file; else NOVA_CONFIG.")
@@ -37,6 +39,24 @@ def queue_of(config: Path | None, url: str | None) -> TaskQueue:
         return TaskQueue.from_env()
     except ConfigError as exc:
         raise ConfigError(f"{exc} (or give --config FILE or --url URL)") from exc
+
+
+def queues_apart(config: Path | None, url: str | None, name: str) -> Callable[[], TaskQueue]:
+    """Makes queues on the broker that was named which share no task with anybody else's.
+
+    Args:
+        name: their topic prefix and their group.
+
+    Raises:
+        ConfigError: none or two are named, or what is named is wrong.
+    """
+    check_one(config, url)
+    if config is not None:
+        found = from_config(config)
+    else:
+        found = from_environment() if url is None else from_url(url)
+    kept = [option for option in found if option.setting not in ("topic_prefix", "group_id", "queues")]
+    return lambda: TaskQueue(*kept, with_topic_prefix(name), with_group_id(name))
 
 
 def check_one(config: Path | None, url: str | None) -> None:

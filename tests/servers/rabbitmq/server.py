@@ -22,6 +22,8 @@ from tests.servers.guard import THIS_PROCESS, guarded
 from tests.servers.ports import free_ports
 
 HOST = "127.0.0.1"
+OTHER = "NOVA_TEST_RABBITMQ_PROGRAMS"
+"""The variable that names the directory of another version's programs."""
 STARTS_WITHIN = 90.0
 """Seconds a server may take until it answers; four to eight on an idle machine."""
 _PROGRAMS = Path("/usr/lib/rabbitmq/bin")
@@ -34,7 +36,16 @@ def url(port: int) -> str:
 
 
 def programs() -> Path | None:
-    """The directory of `rabbitmq-server` and `rabbitmqctl`; None = not installed."""
+    """The directory of `rabbitmq-server` and `rabbitmqctl`; None = not installed.
+
+    Raises:
+        FileNotFoundError: `NOVA_TEST_RABBITMQ_PROGRAMS` names a directory without them.
+    """
+    other = os.environ.get(OTHER)
+    if other is not None:
+        if not (Path(other) / "rabbitmq-server").exists():
+            raise FileNotFoundError(f"{OTHER}: there is no rabbitmq-server in {other}")
+        return Path(other)
     if (_PROGRAMS / "rabbitmq-server").exists():
         return _PROGRAMS
     found = shutil.which("rabbitmq-server")
