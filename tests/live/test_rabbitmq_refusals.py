@@ -70,6 +70,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, keys: Path, tls_port: int) 
     started.stop()
 
 
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A server that takes no body over 100,000 bytes; 4.x reads that at its start and never again."""
+    started = private_node(tmp_path_factory.mktemp("narrow"), settings={"max_message_size": "100000"})
+    yield started
+    started.stop()
+
+
 @contextmanager
 def queue(url: str, prefix: str = "R", **options: object) -> Generator[TaskQueue]:
     made = TaskQueue(with_rabbitmq(url, **options), with_topic_prefix(prefix))  # type: ignore[arg-type]
@@ -287,21 +295,16 @@ def _accepts(q: TaskQueue) -> bool:
         return False
 
 
-def test_a_body_beyond_the_servers_limit_harms_no_other_task(server: RabbitServer) -> None:
-    server.control("eval", "application:set_env(rabbit, max_message_size, 100000).")
-    try:
-        with queue(server.address) as q:
-            report = q.enqueue_batch([Task("t", b"x" * (200_000 if i == 7 else 10), id=f"t{i}") for i in range(20)])
-            assert list(report.failed) == ["t7"]
-            assert "larger than configured max size" in str(report.failed["t7"])
-            assert len(report.accepted) == 19
-    finally:
-        server.control("eval", "application:set_env(rabbit, max_message_size, 134217728).")
+def test_a_body_beyond_the_servers_limit_harms_no_other_task(narrow: RabbitServer) -> None:
+    with queue(narrow.address) as q:
+        report = q.enqueue_batch([Task("t", b"x" * (200_000 if i == 7 else 10), id=f"t{i}") for i in range(20)])
+        assert list(report.failed) == ["t7"]
+        assert "larger than configured max size" in str(report.failed["t7"])
+        assert len(report.accepted) == 19
 
 
-def test_after_refusals_many_are_on_their_way_at_once_again(server: RabbitServer) -> None:
-    server.control("eval", "application:set_env(rabbit, max_message_size, 100000).")
-    driver = RabbitMQDriver(RabbitMQConfig(url=server.address))
+def test_after_refusals_many_are_on_their_way_at_once_again(narrow: RabbitServer) -> None:
+    driver = RabbitMQDriver(RabbitMQConfig(url=narrow.address))
     driver.open(DriverContext(prefix="R"), 10)
     topic, windows = "R_PRIORITY_NORMAL", list[int]()
 
@@ -324,7 +327,6 @@ def test_after_refusals_many_are_on_their_way_at_once_again(server: RabbitServer
         assert set(windows) == {WINDOW}, "a new queue may refuse for a moment: then they are sent again"
     finally:
         driver.close(5)
-        server.control("eval", "application:set_env(rabbit, max_message_size, 134217728).")
 
 
 @pytest.mark.parametrize(
