@@ -146,8 +146,8 @@ demo: $(if $(NEEDS_SERVER),setup,$(VENV)/.demo) ## Load 336,776 flights into Cli
 	$(if $(NEEDS_SERVER),$(ADDRESS)=$$($(PY) -m tests.servers.$(BROKER) address)) $(PY) -m examples.flights_etl $(if $(BROKER),--broker $(BROKER)) $(ARGS)
 
 .PHONY: bench
-bench: setup ## Measure Nova and its peers in one run: what this machine can, or ARGS="--suite ..."
-	$(PY) -m benchmarks $(ARGS)
+bench: setup ## Measure Nova and its peers in one run, into docs/performance.md; ARGS="--suite ..." only prints
+	$(PY) -m benchmarks $(or $(ARGS),--publish)
 
 # --- release -----------------------------------------------------------------------------------------------------------
 

@@ -17,27 +17,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks import embedded, kafka, rabbitmq, rocketmq
+from benchmarks import embedded, kafka, page, rabbitmq, rocketmq
 from benchmarks.peers import cache_directory
 from benchmarks.samples import ROOT, Absent, Results
 
 SUITES: dict[str, ModuleType] = {"embedded": embedded, "kafka": kafka, "rabbitmq": rabbitmq, "rocketmq": rocketmq}
-"""Each has `DEFAULT_TASKS`, `versions()` and `run(tasks, rounds)`."""
+"""Each has `TITLE`, `DEFAULT_TASKS`, `versions()` and `run(tasks, rounds)`; what it says of itself is its method."""
 
 
 def main() -> int:
     arguments = _parse()
     environment = _environment()
-    print(_heading(environment), flush=True)
+    print(page.heading(environment), flush=True)
     kept: dict[str, Any] = {"environment": environment, "suites": {}}
     void: list[str] = []
+    absent: list[str] = []
     for name in [arguments.suite] if arguments.suite else SUITES:
         try:
             results, kept["suites"][name] = _run(name, arguments)
         except Absent as exc:
             print(f"\n{name}: not measured: {exc}", flush=True)
-            if arguments.suite:
-                return 1
+            absent.append(name)
         else:
             void += results.void
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +45,20 @@ def main() -> int:
     if void:
         print(f"\nVOID, tasks were lost or handled twice: {', '.join(void)}", file=sys.stderr)
         return 1
+    if arguments.suite and absent:
+        return 1
+    if arguments.publish:
+        return _publish(kept, absent)
+    return 0
+
+
+def _publish(kept: dict[str, Any], absent: list[str]) -> int:
+    """The documentation shows whole runs only."""
+    if absent:
+        print(f"\nnot published: without {', '.join(absent)} it is no whole run", file=sys.stderr)
+        return 1
+    page.publish(kept, ROOT / "docs")
+    print("\npublished: docs/performance.md, docs/benchmarks", file=sys.stderr)
     return 0
 
 
@@ -55,13 +69,15 @@ def _run(name: str, arguments: argparse.Namespace) -> tuple[Results, dict[str, A
     results, report, more = suite.run(tasks, arguments.rounds)
     versions = suite.versions()
     print(
-        f"\n{name}: {', '.join(f'{what} {number}' for what, number in versions.items())}",
+        f"\n{suite.TITLE}: {', '.join(f'{what} {number}' for what, number in versions.items())}",
+        f"Method. {suite.__doc__}".rstrip(),
         report,
         sep="\n\n",
         flush=True,
     )
     samples = {what: [dataclasses.asdict(sample) for sample in found] for what, found in results.samples.items()}
-    return results, {"tasks": tasks, "versions": versions, "samples": samples, **more}
+    kept = {"title": suite.TITLE, "method": suite.__doc__, "tasks": tasks, "versions": versions, "report": report}
+    return results, {**kept, "samples": samples, **more}
 
 
 def _parse() -> argparse.Namespace:
@@ -72,9 +88,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often each thing is measured (default 3)")
     default = ROOT / "build" / "benchmarks.json"
     parser.add_argument("--json", type=Path, default=default, help="where the raw numbers go (build/benchmarks.json)")
+    parser.add_argument("--publish", action="store_true", help="put a run of all suites into docs/performance.md")
     arguments = parser.parse_args()
     if (arguments.tasks is not None and arguments.tasks < 100) or arguments.rounds < 1:
         parser.error("expected at least 100 tasks and 1 round")
+    if arguments.publish and arguments.suite:
+        parser.error("--publish is for a run of all suites; leave --suite out")
     return arguments
 
 
@@ -101,15 +120,6 @@ def _fdatasync_us() -> float:
             os.fdatasync(file.fileno())
             times.append(time.perf_counter() - start)
     return round(1e6 * statistics.median(times), 1)
-
-
-def _heading(environment: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
-    return (
-        f"Nova benchmarks, {environment['date']}\n{environment['command']}\n{versions}\n"
-        f"{environment['machine']}, {environment['cores']} cores, load {environment['load']:.2f} at the start, "
-        f"a 4 KiB fdatasync {environment['fdatasync_us']:g} µs"
-    )
 
 
 if __name__ == "__main__":

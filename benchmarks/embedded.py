@@ -20,8 +20,9 @@ from benchmarks.peers import HUEY, cache_directory
 from benchmarks.report import Ratio, percentile, rate_rows, ratio_data, ratio_rows, table, verdict
 from benchmarks.samples import Results, Sample, measure, spawn
 
-__all__ = ["DEFAULT_TASKS", "run", "versions"]
+__all__ = ["DEFAULT_TASKS", "TITLE", "run", "versions"]
 
+TITLE = "Embedded: SQLite, and the worker on memory"
 DEFAULT_TASKS = 20_000
 HUEY_THREADS = (1, 4)
 COST_TASKS = 100_000

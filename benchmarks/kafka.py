@@ -19,8 +19,9 @@ from benchmarks.peers import FASTSTREAM
 from benchmarks.report import Ratio, percentile, rate_rows, ratio_data, ratio_rows, table
 from benchmarks.samples import Results, Sample, measure, spawn
 
-__all__ = ["DEFAULT_TASKS", "run", "versions"]
+__all__ = ["DEFAULT_TASKS", "TITLE", "run", "versions"]
 
+TITLE = "Kafka"
 DEFAULT_TASKS = 200_000
 CHUNK = 500
 """What a batch out holds; the tasks of a run are rounded to whole ones."""

@@ -19,8 +19,9 @@ from benchmarks.rabbitmq_server import server
 from benchmarks.report import Ratio, percentile, rate_rows, ratio_data, ratio_rows, table
 from benchmarks.samples import Results, Sample, measure, spawn
 
-__all__ = ["DEFAULT_TASKS", "run", "versions"]
+__all__ = ["DEFAULT_TASKS", "TITLE", "run", "versions"]
 
+TITLE = "RabbitMQ"
 DEFAULT_TASKS = 50_000
 SLOW = 10
 """The peers get this fraction of the tasks."""

@@ -17,8 +17,9 @@ from benchmarks.report import Ratio, percentile, rate_rows, ratio_data, ratio_ro
 from benchmarks.rocketmq_server import server
 from benchmarks.samples import Results, measure, spawn
 
-__all__ = ["DEFAULT_TASKS", "run", "versions"]
+__all__ = ["DEFAULT_TASKS", "TITLE", "run", "versions"]
 
+TITLE = "RocketMQ"
 DEFAULT_TASKS = 20_000
 LONE = 50
 """Lone sends get this fraction of the tasks."""
