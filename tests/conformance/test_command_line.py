@@ -152,3 +152,11 @@ def test_a_stop_under_load_duplicates_nothing_and_is_done_within_the_grace(
     print(f"stopped in {took:.2f} s; {ran} of {len(accepted)} tasks were done before, 0 lost, 0 twice")
     rest.signal()
     assert rest.end(GRACE) == 0
+
+
+def test_bench_measures_the_broker_and_leaves_the_queue_alone(broker: Broker, directory: Path) -> None:
+    broker.queue().enqueue(Task("mine"))
+    found = nova(directory, "bench", "--tasks", "300", "--batch-size", "100", "--lone", "3")
+    assert (found["tasks"], found["lost"], found["twice"]) == (300, 0, 0)
+    assert 0 < found["start_ms"]["p50"] < 1000 * BACK
+    assert not {"NOVA_BENCH"} & {group.name for group in broker.queue().groups.list()}
