@@ -9,6 +9,8 @@ queue.run(lambda task: print(task.json()))
 
 from nova.aggregators import CountAggregator, TimeAggregator, TimeCountAggregator
 from nova.batch import Batch, BatchResult
+from nova.brokers.base import Finding
+from nova.check import CheckReport
 from nova.dead import DeadTask
 from nova.depth import Depth, QueueDepth
 from nova.enqueue_options import (
@@ -69,6 +71,7 @@ __all__ = [
     "BatchResult",
     "BrokerError",
     "BrokerUnavailable",
+    "CheckReport",
     "CodecError",
     "ConfigError",
     "CountAggregator",
@@ -79,6 +82,7 @@ __all__ = [
     "EncodeError",
     "EnqueueReport",
     "Enqueued",
+    "Finding",
     "GroupInfo",
     "Middleware",
     "NotSupported",

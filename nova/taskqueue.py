@@ -20,8 +20,9 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from nova import config, producer
 from nova.aggregators import Aggregator
-from nova.brokers.base import Confirmation, Driver, DriverContext, Message
+from nova.brokers.base import CheckRequest, Confirmation, Driver, DriverContext, Message
 from nova.brokers.loading import build_driver
+from nova.check import CheckReport, check_broker
 from nova.clock import SystemClock, seconds
 from nova.confirmations import await_for, wait_for
 from nova.dead import Dead
@@ -34,6 +35,7 @@ from nova.options import Option, QueueSettings, check_queues, settle
 from nova.outcomes import OnError
 from nova.producer import Producer
 from nova.registry import DecoratedTask, Registry, decorate
+from nova.routing import CLASSES
 from nova.signals import CountedSignals, StopRequests
 from nova.task import Enqueued, EnqueueReport, Task
 from nova.worker import BatchWork, TaskWork, Worker, WorkerConfig, drain
@@ -332,6 +334,31 @@ class TaskQueue:
     async def aconnect(self, timeout: float | timedelta = 10.0) -> Self:
         """`connect` for asyncio."""
         return await asyncio.to_thread(self.connect, timeout)
+
+    def check(self, queues: Sequence[str] | None = None, *, workers: int = 1) -> CheckReport:
+        """Read the broker's limits and settings, and say which of them will hurt, with the numbers and the way out.
+
+        Opens the queue as its first use would; makes no topic, group or task. A broker that cannot be reached, or goes away
+        meanwhile, is a finding like any other.
+
+        Args:
+            queues: logical names; default those of `with_queues`.
+            workers: how many worker processes are to run at once.
+
+        Raises:
+            ConfigError: an illegal name or number, or the driver's package is missing.
+            QueueClosed: the queue was stopped.
+        """
+        if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= 100_000:
+            raise ConfigError(f"check(workers): expected an integer from 1 to 100000, got {workers!r}")
+        names = self._settings.queues if queues is None else check_queues(queues)
+        request = CheckRequest(
+            topics=tuple(self._topics.ready(queue, priority) for queue in names for priority in CLASSES),
+            own_topics=(self._topics.dead, *map(self._topics.quarantine, names)),
+            group=self._settings.group_id,
+            workers=workers,
+        )
+        return check_broker(self._open, request)
 
     def depth(self, queues: Sequence[str] | None = None) -> Depth:
         """Waiting, delayed, running and dead tasks of this group, per queue and class, as the broker counts them.

@@ -35,15 +35,19 @@ from nova.errors import PublishError
 
 __all__ = [
     "Capabilities",
+    "CheckRequest",
+    "Checking",
     "Confirmation",
     "DeadLetters",
     "Delivery",
     "Driver",
     "DriverConfig",
     "DriverContext",
+    "Finding",
     "Group",
     "GroupRegistry",
     "Message",
+    "Severity",
     "SubscribeRequest",
     "Subscription",
     "TopicDepth",
@@ -381,6 +385,67 @@ class GroupRegistry(Protocol):
         Raises:
             BrokerError: a consumer of it is connected now, nothing was removed (stop its workers first); or the broker
                 could not do it.
+        """
+        ...
+
+
+Severity = Literal["ok", "unread", "hint", "harm"]
+"""How much a finding matters: all is well; the broker does not tell; worth knowing; it will hurt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a check looked at.
+
+    Attributes:
+        severity: only `harm` fails a check.
+        name: what was looked at; the same each time.
+        found: the number or state that was read, with its unit.
+        meaning: what follows from it for tasks; "" if nothing does.
+        fix: what to do, or for `unread` the command that tells; "" if nothing need be done.
+    """
+
+    severity: Severity
+    name: str
+    found: str
+    meaning: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRequest:
+    """For whom a broker is checked.
+
+    Attributes:
+        topics: the ready topics that its workers would read.
+        own_topics: the topics for dead letters and quarantine that they would use.
+        group: who consumes.
+        workers: how many worker processes are to run at once.
+        timeout: seconds one question may take.
+    """
+
+    topics: tuple[str, ...]
+    own_topics: tuple[str, ...]
+    group: str
+    workers: int = 1
+    timeout: float = 10.0
+
+
+@runtime_checkable
+class Checking(Protocol):
+    """A driver that can say what on its broker will hurt.
+
+    Optional, beside `Driver`; `q.check()` asks for it.
+    """
+
+    def check(self, request: CheckRequest) -> list[Finding]:
+        """Read the broker's limits and settings, and judge them for this driver's options. The driver is open.
+
+        Leaves nothing behind on the broker, and reads no task. What it may not or cannot read is a finding too (`unread`),
+        never left out and never guessed. Decisions are pure functions of the numbers read.
+
+        Raises:
+            BrokerError: the broker went away meanwhile.
         """
         ...
 

@@ -14,6 +14,7 @@ import typer
 
 from nova.cli import dead, groups
 from nova.cli.bench import bench
+from nova.cli.check import check
 from nova.cli.enqueue import enqueue
 from nova.cli.outcome import DONE, FAILED, USAGE, Failed, complain
 from nova.cli.queues import list_queues
@@ -35,6 +36,7 @@ app.command("queues")(list_queues)
 app.add_typer(dead.commands, name="dead")
 app.add_typer(groups.commands, name="groups")
 app.command("bench")(bench)
+app.command("check")(check)
 app.command("version")(show_version)
 
 

@@ -16,14 +16,17 @@ from confluent_kafka import KafkaException
 from nova import clock
 from nova.brokers.base import (
     Capabilities,
+    CheckRequest,
     Confirmation,
     DriverContext,
+    Finding,
     Group,
     SubscribeRequest,
     TopicDepth,
 )
 from nova.brokers.base import Message as NovaMessage
 from nova.brokers.kafka.admin import Admin
+from nova.brokers.kafka.checkup import Checkup
 from nova.brokers.kafka.compacted import RangeReader, TopicReader
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.credentials import check_credentials
@@ -133,6 +136,11 @@ class KafkaDriver:
             BrokerError: its workers run, or the broker refuses.
         """
         return self._open_parts.remove_group(group, self._timeout)
+
+    def check(self, request: CheckRequest) -> list[Finding]:
+        """From the cluster's, topics' and groups' descriptions, and a rehearsal of making what is missing."""
+        parts = self._open_parts
+        return Checkup(parts.admin, parts.keeper, self._config, parts.names, self._where).look(request)
 
     def housekeeping(self) -> None:
         """Says once what the forwarder failed with.

@@ -103,6 +103,28 @@ class TopicKeeper:
             if self._names.owns(topic)
         }
 
+    def partitions_of(self, topic: str) -> int:
+        """With how many partitions it is made."""
+        level = self._names.level_of(topic)
+        if self._names.is_compacted(topic):
+            return 1
+        if level is None:
+            return self._config.partitions
+        return NEAR_PARTITIONS if level == 0 else self._lanes.lanes_of(level)
+
+    def settings_of(self, topic: str) -> dict[str, str]:
+        """With what configuration it is made."""
+        settings = {
+            "retention.ms": FOREVER,
+            "retention.bytes": FOREVER,
+            "cleanup.policy": "compact" if self._names.is_compacted(topic) else "delete",
+            "max.message.bytes": str(self._config.max_body_bytes + HEADROOM_BYTES),
+        }
+        if self._names.level_of(topic) is not None or topic == self._names.groups:
+            # A lane's order is its due order, and a group older or younger than a task, only by the broker's own clock.
+            settings["message.timestamp.type"] = "LogAppendTime"
+        return settings
+
     def _list(self, timeout: float) -> dict[str, TopicMetadata]:
         def question(client: AdminClient, seconds: float) -> dict[str, TopicMetadata]:
             return client.list_topics(timeout=seconds).topics
@@ -119,7 +141,7 @@ class TopicKeeper:
 
     def _create(self, topics: Sequence[str], timeout: float) -> None:
         specifications = [
-            NewTopic(topic, self._count(topic), self._config.replication_factor, config=self._settings(topic))
+            NewTopic(topic, self.partitions_of(topic), self._config.replication_factor, config=self.settings_of(topic))
             for topic in topics
         ]
 
@@ -197,12 +219,12 @@ class TopicKeeper:
             self._check_one(topic, len(present[topic]), found)
 
     def _check_one(self, topic: str, partitions: int, found: dict[str, str]) -> None:
-        wanted = self._settings(topic)
+        wanted = self.settings_of(topic)
         level = self._names.level_of(topic)
         must: tuple[str, ...] = ("cleanup.policy",)
         if level is not None:
             must = ("cleanup.policy", "retention.ms", "retention.bytes", "message.timestamp.type")
-            lanes = self._count(topic)
+            lanes = self.partitions_of(topic)
             if level > 0 and partitions < lanes:
                 raise BrokerError(
                     f"{self._where}: topic {topic!r} has {partitions} partitions, the delay slots need {lanes}; "
@@ -227,23 +249,3 @@ class TopicKeeper:
             )
         if problems:
             _log.warning("%s: topic %r has %s", self._where, topic, "; and ".join(problems))
-
-    def _count(self, topic: str) -> int:
-        level = self._names.level_of(topic)
-        if self._names.is_compacted(topic):
-            return 1
-        if level is None:
-            return self._config.partitions
-        return NEAR_PARTITIONS if level == 0 else self._lanes.lanes_of(level)
-
-    def _settings(self, topic: str) -> dict[str, str]:
-        settings = {
-            "retention.ms": FOREVER,
-            "retention.bytes": FOREVER,
-            "cleanup.policy": "compact" if self._names.is_compacted(topic) else "delete",
-            "max.message.bytes": str(self._config.max_body_bytes + HEADROOM_BYTES),
-        }
-        if self._names.level_of(topic) is not None or topic == self._names.groups:
-            # A lane's order is its due order, and a group older or younger than a task, only by the broker's own clock.
-            settings["message.timestamp.type"] = "LogAppendTime"
-        return settings

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from nova import clock
 from nova.brokers.base import (
     Capabilities,
+    CheckRequest,
     Confirmation,
     Delivery,
     DriverContext,
+    Finding,
     Group,
     Message,
     SubscribeRequest,
@@ -220,6 +222,29 @@ class MemoryDriver:
         """Counted under the lock."""
         with self._broker.changed:
             return {topic: self._depth_of(topic, group) for topic in topics}
+
+    def check(self, request: CheckRequest) -> list[Finding]:
+        """Nothing survives, and nobody else sees it."""
+        found = [
+            Finding(
+                "hint",
+                "durability",
+                f"in this process's memory, at most {self._config.max_messages} messages",
+                "no task survives the end of the process",
+                "with_sqlite(path) for one machine, a broker for several",
+            )
+        ]
+        if request.workers > 1:
+            found.append(
+                Finding(
+                    "harm",
+                    "workers",
+                    f"{request.workers} worker processes",
+                    "each has a memory of its own: none sees what another enqueues",
+                    "one process with more concurrency, or with_sqlite(path)",
+                )
+            )
+        return found
 
     def browse_dead(self, topic: str, group: str) -> MemoryDeadLetters:
         """A reader that takes nothing out of its lane."""

@@ -13,7 +13,18 @@ import time
 from collections.abc import Callable, Sequence
 
 from nova import clock
-from nova.brokers.base import Capabilities, Confirmation, DriverContext, Group, Message, SubscribeRequest, TopicDepth
+from nova.brokers.base import (
+    Capabilities,
+    CheckRequest,
+    Confirmation,
+    DriverContext,
+    Finding,
+    Group,
+    Message,
+    SubscribeRequest,
+    TopicDepth,
+)
+from nova.brokers.rabbitmq.checkup import Checkup
 from nova.brokers.rabbitmq.chores import Chores
 from nova.brokers.rabbitmq.config import RabbitMQConfig
 from nova.brokers.rabbitmq.dead import RabbitDeadLetters
@@ -118,6 +129,10 @@ class RabbitMQDriver:
             BrokerError: its workers run, or the server refuses.
         """
         return self._open_parts.keeper.remove(group)
+
+    def check(self, request: CheckRequest) -> list[Finding]:
+        """From what the server says at the connection, and from what it refuses."""
+        return self._open_parts.check(request)
 
     def housekeeping(self) -> None:
         """Says once why delayed tasks are not sent on.
@@ -227,6 +242,10 @@ class _Parts:
             )
         self._subscriptions = [*(open_ for open_ in self._subscriptions if not open_.closed), subscription]
         return subscription
+
+    def check(self, request: CheckRequest) -> list[Finding]:
+        """On a connection of its own, which a server short of room may block."""
+        return Checkup(self._links, self.names, self._config.long_task_after).look(request)
 
     def depth(self, topics: Sequence[str], group: str) -> dict[str, TopicDepth]:
         """Counts, and dead letters by topic where asked for."""

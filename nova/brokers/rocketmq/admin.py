@@ -27,6 +27,7 @@ _UPDATE_OFFSET = 15
 _MAKE_TOPIC = 17
 _ALL_TOPICS = 21
 _GET_SETTINGS = 26
+_RUNTIME = 28
 _END = 30
 _START = 31
 _LOCK = 41
@@ -220,6 +221,11 @@ class Broker:
         """The broker's own settings."""
         text = self.call(_GET_SETTINGS).body.decode(errors="replace")
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def version(self) -> str:
+        """As the broker says it, such as `V5_4_0`; "?" if it does not."""
+        table = _as_dict(loads(self.call(_RUNTIME).body)).get("table") or {}
+        return str(table.get("brokerVersionDesc", "?"))
 
     def close(self) -> None:
         """Let go."""

@@ -45,7 +45,7 @@ from nova.brokers.rocketmq.failures import Failure, failure_of_call, failure_of_
 from nova.brokers.rocketmq.stubs import definition, service, stub
 from nova.errors import BrokerUnavailable, ConfigError
 
-__all__ = ["Connection", "Session", "consumer_settings", "renewed_receipt", "until_answers"]
+__all__ = ["Connection", "Session", "consumer_settings", "producer_settings", "renewed_receipt", "until_answers"]
 
 _VERSION = "5.1.2"
 _OPTIONS = [
@@ -285,16 +285,28 @@ class Session:
 
 def consumer_settings(connection: Connection, group: str, topics: Sequence[str], timeout: float) -> Any:
     """What a consumer tells the server."""
-    settings = definition.Settings(client_type=definition.ClientType.SIMPLE_CONSUMER, access_point=connection.endpoints)
-    settings.user_agent.language = definition.Language.PYTHON
-    settings.user_agent.version = _VERSION
-    settings.request_timeout.FromMilliseconds(round(timeout * 1000))
+    settings = _settings(definition.ClientType.SIMPLE_CONSUMER, connection, timeout)
     settings.subscription.group.name = group
     for topic in topics:
         entry = settings.subscription.subscriptions.add()
         entry.topic.name = topic
         entry.expression.type = definition.FilterType.TAG
         entry.expression.expression = "*"
+    return settings
+
+
+def producer_settings(connection: Connection, topic: str, timeout: float) -> Any:
+    """What a producer tells the server; the answer holds the longest body."""
+    settings = _settings(definition.ClientType.PRODUCER, connection, timeout)
+    settings.publishing.topics.add().name = topic
+    return settings
+
+
+def _settings(kind: Any, connection: Connection, timeout: float) -> Any:
+    settings = definition.Settings(client_type=kind, access_point=connection.endpoints)
+    settings.user_agent.language = definition.Language.PYTHON
+    settings.user_agent.version = _VERSION
+    settings.request_timeout.FromMilliseconds(round(timeout * 1000))
     return settings
 
 

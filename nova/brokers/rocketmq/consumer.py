@@ -9,7 +9,7 @@ from typing import Any
 
 from nova.brokers.rocketmq.client import Connection, Session, consumer_settings
 from nova.brokers.rocketmq.finished import Finished
-from nova.brokers.rocketmq.registry import LEAST_RETRIES
+from nova.brokers.rocketmq.limits import LEAST_RETRIES
 from nova.brokers.rocketmq.stubs import definition, service
 from nova.errors import BrokerError, BrokerUnavailable, NovaError
 

@@ -14,17 +14,29 @@ import time
 from collections.abc import Mapping, Sequence
 
 from nova import clock
-from nova.brokers.base import Capabilities, Confirmation, DriverContext, Group, Message, SubscribeRequest, TopicDepth
+from nova.brokers.base import (
+    Capabilities,
+    CheckRequest,
+    Confirmation,
+    DriverContext,
+    Finding,
+    Group,
+    Message,
+    SubscribeRequest,
+    TopicDepth,
+)
 
 # First, before anything loads grpc: it silences gRPC's own log.
 from nova.brokers.rocketmq import stubs  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from nova.brokers.rocketmq.acks import Acker
 from nova.brokers.rocketmq.admin import Admin
+from nova.brokers.rocketmq.checkup import Checkup
 from nova.brokers.rocketmq.client import Connection, until_answers
 from nova.brokers.rocketmq.config import RocketMQConfig
 from nova.brokers.rocketmq.consumer import Consumer
 from nova.brokers.rocketmq.dead import Graveyard, RocketDeadLetters
 from nova.brokers.rocketmq.forwarder import MOST_HELD, Forwarder
+from nova.brokers.rocketmq.limits import KEEPS_LONG
 from nova.brokers.rocketmq.messages import as_outgoing
 from nova.brokers.rocketmq.names import Names
 from nova.brokers.rocketmq.publisher import Publisher
@@ -41,8 +53,6 @@ SKEW = 60.0
 """Seconds by which the server's clock may be behind ours when it judges whether a timer is too far away."""
 RENEW_EVERY = 900.0
 """Seconds between two looks at the age of dead letters."""
-KEEPS_LONG = 30 * 24
-"""Hours; a broker that deletes messages sooner than that is worth a warning."""
 
 _log = logging.getLogger(__name__)
 
@@ -124,6 +134,10 @@ class RocketMQDriver:
         """
         return self._open_parts.remove_group(group)
 
+    def check(self, request: CheckRequest) -> list[Finding]:
+        """From what the proxy refuses, and from the brokers' own port."""
+        return self._open_parts.check(request)
+
     def housekeeping(self) -> None:
         """Says once why delayed tasks are not sent on.
 
@@ -204,6 +218,10 @@ class _Parts:
         with self._starting:
             self._subscriptions = [*(known for known in self._subscriptions if not known.ended), subscription]
         return subscription
+
+    def check(self, request: CheckRequest) -> list[Finding]:
+        """Nothing is made."""
+        return Checkup(self._connection, self._admin, self.keeper, self.names, self._config).look(request)
 
     def depth(self, topics: Sequence[str], group: str) -> dict[str, TopicDepth]:
         """Counts, and dead letters by topic where asked for."""

@@ -19,6 +19,7 @@ from nova import clock
 from nova.brokers.base import Group, TopicDepth
 from nova.brokers.prefixes import topics_of
 from nova.brokers.rocketmq.admin import Admin, Broker
+from nova.brokers.rocketmq.limits import LEAST_RETRIES
 from nova.brokers.rocketmq.names import Names
 from nova.errors import BrokerError, BrokerUnavailable
 
@@ -26,8 +27,6 @@ __all__ = ["Registry"]
 
 SINCE = 1_000_000
 """The number under which the instant of a registration stands among the positions."""
-LEAST_RETRIES = 100_000
-"""Of a consumer group: after so many returns the server would take a task away."""
 MAX_RETRIES = 1_000_000
 PATIENCE = 0.02
 

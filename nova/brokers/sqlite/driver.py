@@ -20,15 +20,17 @@ from typing import TypeAlias, TypeVar
 from nova import clock
 from nova.brokers.base import (
     Capabilities,
+    CheckRequest,
     Confirmation,
     Delivery,
     DriverContext,
+    Finding,
     Group,
     Message,
     SubscribeRequest,
     TopicDepth,
 )
-from nova.brokers.sqlite import consumers, schema, statements
+from nova.brokers.sqlite import checkup, consumers, limits, schema, statements
 from nova.brokers.sqlite.config import SQLiteConfig
 from nova.brokers.sqlite.connection import Connection
 from nova.brokers.sqlite.waking import Waker, Watcher
@@ -144,6 +146,12 @@ class SQLiteDriver:
         """Counted in one read transaction each."""
         now_ms = clock.now_ms()
         return self.read(lambda c: {topic: statements.depth(c, topic, group, now_ms) for topic in topics})
+
+    def check(self, request: CheckRequest) -> list[Finding]:
+        """From the file, its disk and its pragmas; any number of workers of one machine may share it."""
+        del request
+        facts = self.read(lambda connection: checkup.look(connection, self.path))
+        return limits.judge(facts, self._config.max_bytes)
 
     def browse_dead(self, topic: str, group: str) -> SQLiteDeadLetters:
         """A reader that claims nothing."""
