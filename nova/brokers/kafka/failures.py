@@ -59,7 +59,7 @@ _HINTS = {
     KafkaError._ALL_BROKERS_DOWN: "check the address, tls and sasl_mechanism: a port that asks for more hangs up in silence",
     KafkaError.SASL_AUTHENTICATION_FAILED: "check username, password and sasl_mechanism",
     KafkaError._AUTHENTICATION: "check username, password and sasl_mechanism",
-    KafkaError._SSL: "check ca_file, cert_file and key_file, and that the port speaks TLS",
+    KafkaError._SSL: "check ca_file, cert_file and key_file, that no certificate has expired, and that the port speaks TLS",
     KafkaError._RESOLVE: "check the host names in bootstrap_servers",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "create the topic, or grant Create so that Nova can",
     KafkaError.INVALID_REPLICATION_FACTOR: "the cluster has fewer brokers; lower with_kafka(replication_factor=…)",
