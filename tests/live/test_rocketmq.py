@@ -41,8 +41,8 @@ from nova.brokers.rocketmq.publisher import Publisher
 from nova.brokers.rocketmq.stubs import definition, service
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
+from tests.servers.relay import Relay
 from tests.servers.rocketmq.finding import private_java, shared_stock
-from tests.servers.rocketmq.relay import Relay
 from tests.servers.rocketmq.server import RocketServer, section
 from tests.servers.rocketmq.settings import TUNED
 

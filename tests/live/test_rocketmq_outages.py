@@ -23,7 +23,7 @@ from nova.brokers.rocketmq.config import RocketMQConfig
 from nova.brokers.rocketmq.names import Names
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
-from tests.servers.rocketmq.relay import Relay
+from tests.servers.relay import Relay
 
 
 @pytest.fixture

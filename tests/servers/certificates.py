@@ -17,21 +17,26 @@ def make_authority(directory: Path, name: str) -> Path:
     return certificate
 
 
-def make_server_certificate(directory: Path, authority: Path, address: str) -> Path:
+def make_server_certificate(
+    directory: Path, authority: Path, address: str, name: str = "server", *, expired: bool = False
+) -> Path:
     """Key, certificate and authority in one PEM file, for a server at an IP address or `localhost`."""
-    request, signed, names = (directory / f"server.{ending}" for ending in ("csr", "crt", "ext"))
+    request, signed, names = (directory / f"{name}.{ending}" for ending in ("csr", "crt", "ext"))
     names.write_text(f"subjectAltName=IP:{address},DNS:localhost\n", encoding="utf-8")
     _openssl("req", *_KEY, "-subj", f"/CN={address}", "-keyout", _key(request), "-out", request)
     _openssl(
-        *("x509", "-req", "-days", "2", "-in", request, "-CA", authority, "-CAkey", _key(authority)),
+        *("x509", "-req", "-in", request, "-CA", authority, "-CAkey", _key(authority)),
+        *_validity(expired),
         *("-CAcreateserial", "-extfile", names, "-out", signed),
     )
-    bundle = directory / "server.pem"
+    bundle = directory / f"{name}.pem"
     bundle.write_bytes(b"".join(part.read_bytes() for part in (_key(request), signed, authority)))
     return bundle
 
 
-def make_client_certificate(directory: Path, authority: Path, name: str, password: str) -> Path:
+def make_client_certificate(
+    directory: Path, authority: Path, name: str, password: str, *, expired: bool = False
+) -> Path:
     """A client's certificate, `<name>.crt`, which is returned; its key beside it is encrypted with the password."""
     certificate, request = directory / f"{name}.crt", directory / f"{name}.csr"
     _openssl(
@@ -39,10 +44,21 @@ def make_client_certificate(directory: Path, authority: Path, name: str, passwor
         *("-keyout", _key(certificate), "-out", request),
     )
     _openssl(
-        *("x509", "-req", "-days", "2", "-in", request, "-CA", authority, "-CAkey", _key(authority)),
+        *("x509", "-req", "-in", request, "-CA", authority, "-CAkey", _key(authority)),
+        *_validity(expired),
         *("-CAcreateserial", "-out", certificate),
     )
     return certificate
+
+
+def _validity(expired: bool) -> tuple[str, ...]:
+    """Two days from now, or a day that is over. OpenSSL 3.4 and newer takes dates, and no negative number of days."""
+    if not expired:
+        return "-days", "2"
+    help_text = subprocess.run(["openssl", "x509", "-help"], capture_output=True, text=True, check=False).stderr
+    if "-not_after" in help_text:
+        return "-not_before", "20240101000000Z", "-not_after", "20240102000000Z"
+    return "-days", "-1"
 
 
 def _key(certificate: Path) -> Path:

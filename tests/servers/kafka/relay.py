@@ -8,7 +8,7 @@ import struct
 import threading
 from dataclasses import dataclass, field
 
-__all__ = ["ForgetfulRelay", "RefusingRelay"]
+__all__ = ["ForgetfulRelay", "RefusingRelay", "Relay"]
 
 PRODUCE, METADATA = 0, 3
 NOT_LEADER, LEADER_NOT_AVAILABLE = 6, 5
@@ -42,9 +42,14 @@ class _Link:
 
 
 class Relay:
-    """Listens on a port of its own until `close`, and tells clients that the broker is there."""
+    """Listens on a port of its own until `close`, and tells clients that the broker is there.
+
+    Attributes:
+        accepted: connections that were asked for so far.
+    """
 
     def __init__(self, server: str) -> None:
+        self.accepted = 0
         host, port = server.rsplit(":", 1)
         self._server = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -83,6 +88,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self.accepted += 1
                 link = _Link(client, socket.create_connection(self._server))
                 self._links.append(link)
                 threading.Thread(target=self._requests, args=(link,), daemon=True).start()

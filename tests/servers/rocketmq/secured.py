@@ -11,6 +11,7 @@ from tests.servers.rocketmq.settings import Settings
 ADMIN = ("nova-admin", "admin-secret")
 """Access key and secret key of the user who may do everything."""
 _MAKE_USER = 3001
+_CHANGE_USER = 3002
 _MAKE_RIGHTS = 3006
 _AUTH = "org.apache.rocketmq.auth"
 _PROVIDERS = {
@@ -50,17 +51,24 @@ def secured(settings: Settings, directory: str) -> Settings:
     )
 
 
-def make_user(broker: Broker, name: str, resources: Sequence[str]) -> tuple[str, str]:
+def make_user(
+    broker: Broker, name: str, resources: Sequence[str], actions: Sequence[str] = ("Pub", "Sub")
+) -> tuple[str, str]:
     """A user who may publish to and receive from some topics and groups; returns access key and secret key."""
     secret = f"{name}-secret"
     user = {"username": name, "password": secret, "userType": "Normal", "userStatus": "enable"}
     broker.call(_MAKE_USER, {"username": name}, json.dumps(user).encode())
     entries = [
-        {"resource": resource, "actions": ["Pub", "Sub"], "sourceIps": [], "decision": "Allow"}
-        for resource in resources
+        {"resource": resource, "actions": list(actions), "sourceIps": [], "decision": "Allow"} for resource in resources
     ]
     if entries:
         subject = f"User:{name}"
         rights = {"subject": subject, "policies": [{"policyType": "Custom", "entries": entries}]}
         broker.call(_MAKE_RIGHTS, {"subject": subject}, json.dumps(rights).encode())
     return name, secret
+
+
+def change_secret(broker: Broker, name: str, secret: str) -> None:
+    """Give a user another secret key."""
+    user = {"username": name, "password": secret, "userType": "Normal", "userStatus": "enable"}
+    broker.call(_CHANGE_USER, {"username": name}, json.dumps(user).encode())
