@@ -88,6 +88,23 @@ def test_336_776_flights_are_exact_after_kills_on_both_sides(broker: list[str], 
     assert len(pids(log, "load")) == 3
 
 
+@pytest.mark.timeout(200)
+def test_the_fifth_configuration_is_exact_too(tmp_path: Path) -> None:
+    """Memory has no second process to kill; the file is the one that `switch_broker` runs on."""
+    config = ROOT / "examples" / "switch_broker" / "memory.toml"
+    finished = subprocess.run(
+        [sys.executable, "-m", "examples.flights_etl", "--dir", str(tmp_path / "demo"), "--config", str(config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert re.search(rf"total\W+{TOTAL}\W+{TOTAL}\W+ok", finished.stdout)
+
+
 def pids(log: Path, role: str) -> list[int]:
     """The processes of a role, in the order they were started."""
     return [int(pid) for pid in re.findall(rf"^{role}: .*process (\d+)", log.read_text(encoding="utf-8"), re.M)]

@@ -1,0 +1,1 @@
+"""One program, five configurations: see `__main__`."""
