@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from nova.config.environment import VARIABLES
 from nova.config.names import DRIVERS, SECTIONS
 from nova.options import settle
 from tests.docs.reference.described import Described, sections, singles
-from tests.docs.reference.files import PAGE, SCHEMA, page, schema_text
+from tests.docs.reference.files import PAGE, SCHEMA, written
 from tests.docs.reference.schema import schema
 from tests.docs.test_snippets import PAGES, blocks_of
 
@@ -27,14 +28,9 @@ def refuses(values: dict[str, Any]) -> bool:
     return not VALIDATOR.is_valid(values)
 
 
-def test_the_tables_are_those_of_the_code() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "docs/configuration.md is out of date; run `make reference`"
-
-
-def test_the_schema_is_that_of_the_code() -> None:
-    assert SCHEMA.read_text(encoding="utf-8") == schema_text(), (
-        "docs/nova.schema.json is out of date; run `make reference`"
-    )
+@pytest.mark.parametrize("file", written(), ids=lambda file: file.name)
+def test_what_is_written_from_the_code_is_that_of_the_code(file: Path) -> None:
+    assert file.read_text(encoding="utf-8") == written()[file], f"docs/{file.name} is out of date; run `make reference`"
 
 
 def test_every_section_has_a_table_in_the_page() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.docs.reference.files import PAGE, SCHEMA, page, schema_text
+from tests.docs.reference.files import written
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    SCHEMA.write_text(schema_text(), encoding="utf-8")
+    for file, text in written().items():
+        file.write_text(text, encoding="utf-8")
