@@ -123,8 +123,12 @@ examples: setup ## Run every example as its reader would
 docs: setup ## Check links and run the snippets of README and docs
 	$(PYTEST) tests/docs $(ARGS)
 
+.PHONY: site
+site: setup ## Build the documentation site into build/site; a warning or a dead link is an error
+	$(PY) -m tests.docs.site
+
 .PHONY: reference
-reference: setup ## Write the tables of options and the JSON schema in docs/ anew from the code
+reference: setup ## Write what docs/ holds of the code anew: options, schema, capabilities, topology
 	$(PY) -m tests.docs.reference
 
 .PHONY: chaos
@@ -161,9 +165,10 @@ package: setup ## Build wheel and sdist, and try every extra in a clean environm
 	$(PYTEST) tests/packaging $(ARGS)
 
 .PHONY: check
-check: ## All that CI runs: lint, types, test, examples, package
+check: ## All that CI runs: lint, types, site, test, examples, package
 	$(MAKE) lint
 	$(MAKE) types
+	$(MAKE) site
 	$(MAKE) test
 	$(MAKE) examples
 	$(MAKE) package

@@ -37,7 +37,7 @@ class _Work(msgspec.Struct, frozen=True):
 class Task(_Work, frozen=True, kw_only=True):
     """A unit of work to enqueue.
 
-    Args:
+    Attributes:
         type: picks the handler; 1 to 200 printable characters without spaces at the ends.
         payload: bytes as they are, `str` as UTF-8, protobuf messages serialised, everything else as JSON (dataclasses,
             msgspec structs, pydantic models, datetimes, UUIDs and decimals included).

@@ -17,9 +17,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 import nova
 from nova import TaskQueue, envelope
+from tests.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -109,6 +111,21 @@ def pages_that_need(broker: str) -> list[Path]:
     return [page for page in PAGES if any(block.needs == broker for block in blocks_of(page))]
 
 
+NAMED = re.compile(r"# ([a-z_]+)\.(py|toml)\n")
+"""The first line of a block that is a file."""
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if NAMED.search(page.read_text(encoding="utf-8"))], ids=name_of
+)
+def test_files_that_a_page_shows_can_be_imported_on_their_own(page: Path, tmp_path: Path) -> None:
+    test_python_blocks_run_in_order(page, tmp_path)
+    for block in blocks_of(page):
+        named = NAMED.match(block.text)
+        if named and named[2] == "py":
+            subprocess.run([sys.executable, "-c", f"import {named[1]}"], cwd=tmp_path, timeout=60, check=True)
+
+
 @pytest.mark.parametrize("page", pages_that_need("rabbitmq"), ids=name_of)
 def test_blocks_that_need_rabbitmq_run_in_order(page: Path, tmp_path: Path) -> None:
     """Those marked `<!-- needs: rabbitmq -->`, likewise."""
@@ -170,7 +187,12 @@ def test_blocks_that_need_kafka_run_in_order(page: Path, tmp_path: Path) -> None
 
 
 def run_in_order(page: Path, blocks: list[Block], tmp_path: Path) -> None:
+    """Run them; a block whose first line is `# name.py` or `# name.toml` is that file, too."""
     files: list[str] = []
+    for block in blocks:
+        named = NAMED.match(block.text)
+        if named and block.language in ("python", "toml"):
+            (tmp_path / f"{named[1]}.{named[2]}").write_text(block.text, encoding="utf-8")
     for block in blocks:
         if block.language == "python" and block.no_run is None:
             file = tmp_path / f"{page.name}-line-{block.line}"
@@ -190,22 +212,76 @@ def run_in_order(page: Path, blocks: list[Block], tmp_path: Path) -> None:
     assert "Exception in thread" not in finished.stderr, finished.stderr
 
 
-def test_commands_print_what_the_page_shows(tmp_path: Path) -> None:
-    """`…` in what a command prints stands for anything within the line."""
-    page = ROOT / "docs" / "cli.md"
+@pytest.mark.parametrize(("name", "least"), [("cli.md", 12), ("tutorial.md", 5)])
+def test_commands_print_what_the_page_shows(name: str, least: int, tmp_path: Path) -> None:
+    """`…` in what a command prints stands for anything within the line. One that ends in ` &` runs on beside the others."""
+    page = ROOT / "docs" / name
     shown = "".join(block.text for block in blocks_of(page) if block.language == "console")
     test_python_blocks_run_in_order(page, tmp_path)  # they make the queues that the commands look at
 
     commands = re.findall(r"^\$ nova (.*)\n((?:[^$].*\n)*)", shown, flags=re.MULTILINE)
-    assert len(commands) >= 12
-    for command, expected in commands:
-        finished = subprocess.run(
-            [Path(sys.executable).with_name("nova"), *shlex.split(command)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        printed = "".join(f"{line.rstrip()}\n" for line in (finished.stdout + finished.stderr).splitlines())
-        wanted = ".+".join(map(re.escape, expected.split("…")))
-        assert re.fullmatch(wanted, printed), f"$ nova {command}\n{printed}"
+    assert len(commands) >= least
+    beside: list[subprocess.Popen[str]] = []
+    try:
+        for command, expected in commands:
+            if command.endswith(" &"):
+                beside.append(begun(command.removesuffix(" &"), expected, tmp_path))
+            else:
+                # What is done beside may take a moment to show.
+                eventually(lambda: prints(command, expected, tmp_path), timeout=10 if beside else 0.1, what=command)  # noqa: B023
+    finally:
+        for process in beside:
+            process.terminate()
+    assert [process.wait(40) for process in beside] == [0] * len(beside)
+
+
+def begun(command: str, expected: str, directory: Path) -> subprocess.Popen[str]:
+    """A command that has printed what it should, and runs on."""
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("nova"), *shlex.split(command)],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "".join(process.stdout.readline() for _ in expected.splitlines()) == expected
+    return process
+
+
+def prints(command: str, expected: str, directory: Path) -> bool:
+    finished = subprocess.run(
+        [Path(sys.executable).with_name("nova"), *shlex.split(command)],
+        cwd=directory, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    printed = "".join(f"{line.rstrip()}\n" for line in (finished.stdout + finished.stderr).splitlines())
+    wanted = ".+".join(map(re.escape, expected.split("…")))
+    if not re.fullmatch(wanted, printed):
+        print(f"$ nova {command}\n{printed}")
+        return False
+    return True
+
+
+def test_worker_commands_of_every_page_have_options_that_exist() -> None:
+    import typer
+
+    from nova.cli.app import app
+
+    worker = commands_of(typer.main.get_command(app))["worker"]
+    options = {option for parameter in worker.params for option in parameter.opts}
+    found = 0
+    for page in PAGES:
+        for block in blocks_of(page):
+            for line in re.findall(r"nova(?: |\", \")worker.*", block.text):
+                found += 1
+                assert set(re.findall(r"--[a-z-]+", line)) <= options, f"{name_of(page)}: {line}"
+    assert found >= 8
+
+
+def test_yaml_blocks_are_yaml() -> None:
+    found = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml"]
+
+    assert [block.line for block in found if not isinstance(yaml.safe_load(block.text), dict)] == []
+    assert found
 
 
 def commands_of(group: Any, path: str = "") -> dict[str, Any]:
@@ -280,7 +356,8 @@ def test_quickstart_of_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_toml_blocks_are_configurations(page: Path) -> None:
+def test_toml_blocks_are_configurations(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_PASSWORD", "secret")  # what the pages' ${…} stand for
     for block in blocks_of(page):
         if block.language == "toml":
             TaskQueue.from_config(tomllib.loads(block.text))
