@@ -15,8 +15,7 @@ from collections.abc import Mapping
 
 from examples.broker import broker_url
 from nova import DecodeError, ReceivedTask, Task, TaskQueue, with_codec, with_message_format
-from nova.codecs.base import Codec
-from nova.codecs.json import JsonCodec
+from nova.codecs import find_codec
 from nova.envelope import Content
 
 
@@ -26,7 +25,7 @@ class ZippedJson:
     name = "zipped-json"
 
     def __init__(self) -> None:
-        self._json: Codec = JsonCodec()
+        self._json = find_codec("json")
 
     def encode(self, content: Content) -> bytes:
         body = self._json.encode(content)

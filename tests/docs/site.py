@@ -21,7 +21,7 @@ __all__ = ["dead_links", "pages_of_the_navigation", "stage"]
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "build" / "pages"
 SITE = ROOT / "build" / "site"
-SHOWN = ("*.md", "LICENSE", "docs/*", "examples/**/*", "nova/brokers/base.py", "proto/**/*.proto")
+SHOWN = ("*.md", "LICENSE", "docs/**/*", "examples/**/*", "nova/brokers/base.py", "proto/**/*.proto")
 """What the site is made of: the pages, and the files that they link to."""
 SECONDS = 120
 
