@@ -215,3 +215,13 @@ def test_a_refusal_of_the_group_ends_when_it_lets_the_consumer_in() -> None:
     assert health.trouble is not None
     health.let_in(None)
     assert health.trouble is None
+
+
+@pytest.mark.parametrize(
+    "elapsed", ["(after 132ms in state AUTH_REQ)", "(after 0ms in state CONNECT, 5 identical error(s) suppressed)"]
+)
+def test_the_same_refusal_is_said_once_however_long_each_took(elapsed: str, caplog: pytest.LogCaptureFixture) -> None:
+    health = Health("w", "n")
+    for again in ("(after 99ms in state AUTH_REQ)", elapsed, ""):
+        health.note(KafkaError(KafkaError._AUTHENTICATION, f"b:9092/1: wrong password {again}".rstrip()))
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == ["w: n: b:9092/1: wrong password"]

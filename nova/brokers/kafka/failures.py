@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from confluent_kafka import KafkaError, KafkaException
 
 from nova.errors import BrokerError, BrokerUnavailable, ConfigError, PublishError, QueueFull
@@ -70,10 +72,13 @@ _HINTS = {
     KafkaError.NOT_ENOUGH_REPLICAS: "fewer replicas are in sync than min.insync.replicas asks for",
 }
 
+_ELAPSED = re.compile(r" \(after \d+ms in state [^()]*(?:\(s\)[^()]*)?\)")
+"""What librdkafka puts behind its errors: no two are the same, so that nobody can see that it is one error again."""
+
 
 def text_of(error: KafkaError) -> str:
     """What happened, and the way out if there is a known one."""
-    text = str(error.str())
+    text = _ELAPSED.sub("", str(error.str()))
     code = (
         KafkaError._SSL if "SSL_HANDSHAKE" in text else error.code()
     )  # the other end hung up: a mere disconnect to the client
