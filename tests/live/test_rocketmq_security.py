@@ -50,7 +50,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RocketServer]:
 def queue(
     server: RocketServer, keys: tuple[str, str] = ADMIN, *, prefix: str = "SEC", **options: Any
 ) -> Generator[TaskQueue]:
-    given = {**section(server.address), "poll_timeout": 0.3, "access_key": keys[0], "secret_key": keys[1], **options}
+    login: dict[str, Any] = {"access_key": keys[0], "secret_key": keys[1]}
+    given: dict[str, Any] = {**section(server.address), "poll_timeout": 0.3, **login, **options}
     made = TaskQueue(with_rocketmq(**given), with_topic_prefix(prefix), with_group_id("g"))
     try:
         yield made
