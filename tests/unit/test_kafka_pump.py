@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
+from nova.brokers.kafka.failures import text_of
 from nova.brokers.kafka.health import Health
 from nova.brokers.kafka.offset_map import OffsetMap
 from nova.brokers.kafka.partition import KafkaDelivery, Partition
@@ -225,3 +226,11 @@ def test_the_same_refusal_is_said_once_however_long_each_took(elapsed: str, capl
     for again in ("(after 99ms in state AUTH_REQ)", elapsed, ""):
         health.note(KafkaError(KafkaError._AUTHENTICATION, f"b:9092/1: wrong password {again}".rstrip()))
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == ["w: n: b:9092/1: wrong password"]
+
+
+def test_what_ended_in_the_tls_handshake_is_a_matter_of_tls() -> None:
+    """To the client it is a mere disconnect; only the state says where."""
+    said = "b:9092/1: Disconnected: closed by peer (after 3ms in state SSL_HANDSHAKE)"
+    text = text_of(KafkaError(KafkaError._TRANSPORT, said))
+    assert text.startswith("b:9092/1: Disconnected: closed by peer; ")
+    assert "that the port speaks TLS" in text

@@ -78,9 +78,10 @@ _ELAPSED = re.compile(r" \(after \d+ms in state [^()]*(?:\(s\)[^()]*)?\)")
 
 def text_of(error: KafkaError) -> str:
     """What happened, and the way out if there is a known one."""
-    text = _ELAPSED.sub("", str(error.str()))
+    said = str(error.str())
+    text = _ELAPSED.sub("", said)
     code = (
-        KafkaError._SSL if "SSL_HANDSHAKE" in text else error.code()
+        KafkaError._SSL if "SSL_HANDSHAKE" in said else error.code()
     )  # the other end hung up: a mere disconnect to the client
     hint = _HINTS.get(code)
     return f"{text}; {hint}" if hint else text
