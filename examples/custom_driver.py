@@ -97,7 +97,8 @@ class TableDriver:
         self._db.executescript(SCHEMA)
 
     def close(self, timeout: float = 10.0) -> None:
-        self._db.close()
+        with self._lock:  # a reader's last call may still be in the library, which would crash
+            self._db.close()
 
     def ensure(self, topics: Sequence[str]) -> None: ...
 
