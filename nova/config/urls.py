@@ -112,15 +112,7 @@ def _memory_parts(parts: SplitResult) -> dict[str, str]:
 
 
 def _kafka_parts(parts: SplitResult) -> dict[str, str]:
-    _check_no_path(parts, "host:port,host:port")
-    user, _, servers = parts.netloc.rpartition("@")
-    username, has_password, password = user.partition(":")
-    found = {"bootstrap_servers": servers} if servers else {}
-    if username:
-        found["username"] = unquote(username)
-    if has_password:
-        found["password"] = unquote(password)
-    return found
+    return _hosts(parts, "bootstrap_servers", "username", "password")
 
 
 def _rabbitmq_parts(parts: SplitResult) -> dict[str, str]:
@@ -128,14 +120,19 @@ def _rabbitmq_parts(parts: SplitResult) -> dict[str, str]:
 
 
 def _rocketmq_parts(parts: SplitResult) -> dict[str, str]:
+    return _hosts(parts, "endpoints", "access_key", "secret_key")
+
+
+def _hosts(parts: SplitResult, hosts: str, user: str, secret: str) -> dict[str, str]:
+    """`user:secret@host:port,host:port` under the names that the driver's options have."""
     _check_no_path(parts, "host:port,host:port")
-    user, _, servers = parts.netloc.rpartition("@")
-    access_key, has_secret, secret_key = user.partition(":")
-    found = {"endpoints": servers} if servers else {}
-    if access_key:
-        found["access_key"] = unquote(access_key)
+    login, _, servers = parts.netloc.rpartition("@")
+    name, has_secret, word = login.partition(":")
+    found = {hosts: servers} if servers else {}
+    if name:
+        found[user] = unquote(name)
     if has_secret:
-        found["secret_key"] = unquote(secret_key)
+        found[secret] = unquote(word)
     return found
 
 
