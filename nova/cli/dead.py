@@ -100,10 +100,7 @@ def requeue(
             done = _each(ids, lambda id: q.dead.requeue(id=id))
         else:
             done = _many(q, "requeue", filters, limit, yes=yes)
-    if as_json:
-        write_json({"requeued": done})
-    else:
-        write_line(f"{done} requeued")
+    _say(done, "requeued", as_json)
 
 
 @commands.command("purge")
@@ -130,10 +127,14 @@ def purge(
             done = _each(ids, lambda id: q.dead.purge(id=id))
         else:
             done = _many(q, "purge", filters, limit, yes=yes)
+    _say(done, "purged", as_json)
+
+
+def _say(done: int, what: str, as_json: bool) -> None:
     if as_json:
-        write_json({"purged": done})
+        write_json({what: done})
     else:
-        write_line(f"{done} purged")
+        write_line(f"{done} {what}")
 
 
 def _check_choice(command: str, ids: list[str] | None, filters: Filters, *, every: bool, limit: int | None) -> None:
