@@ -258,10 +258,30 @@ def test_tasks_and_batches_live_side_by_side_on_different_queues(broker: Broker)
 
 
 def test_many_keys_that_use_up_the_prefetch_still_go(broker: Broker) -> None:
+    """Ten at a time, as many as may be held: fewer of them would wait for the stop, which `window=None` asks for."""
     q = broker.queue()
     seen: set[str] = set()
     q.start_batch(
         lambda batch: seen.update(batch.ids), CountAggregator(5, None, key=lambda task: task.id), concurrency=1
     )
-    q.enqueue_batch(tasks(50))
-    eventually(lambda: len(seen) == 50, timeout=60)
+    sent: set[str] = set()
+    for number in range(5):
+        sent.update(stored.task_id for stored in q.enqueue_batch(tasks(10, f"row{number}")).accepted)
+        eventually(lambda: seen == sent, timeout=60)
+
+
+def test_keys_without_a_window_wait_for_the_stop_and_go_then(broker: Broker) -> None:
+    q = broker.queue()
+    collected: list[str] = []
+    seen: set[str] = set()
+
+    def key(task: ReceivedTask) -> str:
+        collected.append(task.id)
+        return task.id
+
+    q.start_batch(lambda batch: seen.update(batch.ids), CountAggregator(5, None, key=key), concurrency=1)
+    q.enqueue_batch(tasks(3))
+    eventually(lambda: len(collected) == 3)
+    never(lambda: seen, during=0.5)
+    q.stop()
+    assert seen == set(collected)
