@@ -98,7 +98,9 @@ class Publisher:
         with self._changed:
             if self._closed:
                 refusal = PublishError(f"{self._connection.where}: the driver is closed")
-            elif self._waiting + len(messages) > MOST_WAITING or self._waiting_bytes + size > MOST_WAITING_BYTES:
+            elif self._waiting and (  # a call larger than the buffer is taken where it is the only one
+                self._waiting + len(messages) > MOST_WAITING or self._waiting_bytes + size > MOST_WAITING_BYTES
+            ):
                 refusal = QueueFull(f"{self._connection.where}: the send buffer is full; enqueue slower")
             else:
                 for index, message in enumerate(messages):
