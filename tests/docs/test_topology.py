@@ -1,15 +1,22 @@
-"""The page of names against a broker: what Nova has made there is what the page lists, and nothing else."""
+"""The page of names against brokers: what Nova has made there is what the page lists, and nothing else."""
 
 from __future__ import annotations
 
+import re
 import uuid
+from pathlib import Path
 
-from nova import ReceivedTask, Reject, Task, TaskQueue, with_group_id, with_kafka, with_topic_prefix
-from tests.docs.reference.topology import GROUP, PREFIX, QUEUES, kafka_groups, kafka_topics
+from nova import ReceivedTask, Reject, Task, TaskQueue, with_group_id, with_kafka, with_rabbitmq, with_topic_prefix
+from nova.brokers.rabbitmq import delay_levels
+from tests.docs.reference.topology import GROUP, PREFIX, QUEUES, kafka_groups, kafka_topics, rabbitmq_things
 from tests.eventually import eventually
 
 ON_NEED = {f"{PREFIX}_LEASE", *(f"{PREFIX}_DELAY_{number}" for number in range(1, 7))}
 """The page says that these are made later."""
+
+
+def refuse(task: ReceivedTask) -> None:
+    raise Reject("for the dead letters")
 
 
 def test_kafka_has_the_topics_and_groups_of_the_page() -> None:
@@ -22,9 +29,6 @@ def test_kafka_has_the_topics_and_groups_of_the_page() -> None:
     admin = AdminClient({"bootstrap.servers": address})
     broker = with_kafka(address, partitions=1, replication_factor=1)
     queue = TaskQueue(broker, with_group_id(GROUP), with_topic_prefix(prefix))
-
-    def refuse(task: ReceivedTask) -> None:
-        raise Reject("for the dead letters")
 
     def topics() -> set[str]:
         found = admin.list_topics(timeout=10).topics
@@ -45,3 +49,39 @@ def test_kafka_has_the_topics_and_groups_of_the_page() -> None:
     finally:
         queue.stop(timeout=10)
         delete_topics(address, prefix)
+
+
+FOR_A_MOMENT = f"{PREFIX}_GROUPS_LOCK"
+"""The page says that it is there while the registry is changed."""
+
+
+def test_rabbitmq_has_the_exchanges_and_queues_of_the_page(tmp_path: Path) -> None:
+    from tests.servers.rabbitmq.finding import private_node
+
+    listed = {kind: names_of(kind) for kind in ("exchange", "queue")}
+    server = private_node(tmp_path)
+    queue = TaskQueue(with_rabbitmq(server.address), with_group_id(GROUP), with_topic_prefix(PREFIX))
+
+    def made(kind: str) -> set[str]:
+        lines = server.control(f"list_{kind}s", "name", "--no-table-headers").split()
+        return {name for name in lines if not name.startswith("amq.")} - {FOR_A_MOMENT}
+
+    try:
+        queue.enqueue(Task("t"), process_in=3600)
+        queue.enqueue(Task("t"))
+        queue.start(refuse, queues=list(QUEUES))
+        for kind, names in listed.items():
+            eventually(lambda: made(kind) == names, timeout=40, what=f"{kind}s: {sorted(made(kind) ^ names)}")  # noqa: B023
+    finally:
+        queue.stop(timeout=10)
+        server.stop()
+
+
+def names_of(kind: str) -> set[str]:
+    """What the page lists of this kind; from … to is all levels of delay."""
+    found: set[str] = set()
+    for things, _ in rabbitmq_things():
+        if kind in things:
+            names = {level.name for level in delay_levels.levels()} if "…" in things else re.findall("`(.+?)`", things)
+            found.update(names)
+    return found - {FOR_A_MOMENT}

@@ -12,7 +12,7 @@ from nova.brokers.rocketmq.names import Names as RocketNames
 from nova.brokers.sqlite import schema
 from nova.routing import CLASSES, DEFAULT_QUEUE, Topics
 
-__all__ = ["GROUP", "PREFIX", "QUEUES", "kafka_groups", "kafka_topics", "topology_page"]
+__all__ = ["GROUP", "PREFIX", "QUEUES", "kafka_groups", "kafka_topics", "rabbitmq_things", "topology_page"]
 
 PREFIX = "SHOP"
 GROUP = "billing"
@@ -74,7 +74,7 @@ def topology_page() -> str:
         kafka=_table("topic", [(f"`{name}`", what) for name, what in kafka_topics()])
         + "\n"
         + _table("consumer group", [(f"`{name}`", what) for name, what in kafka_groups()]),
-        rabbitmq=_table("exchange or queue", _rabbitmq()),
+        rabbitmq=_table("exchange or queue", rabbitmq_things()),
         rocketmq=_table("topic or group", _rocketmq()),
         version=delay_levels.VERSION,
         tables=", ".join(f"`{name}`" for name in re.findall(r"TABLE IF NOT EXISTS (\w+)", " ".join(schema._DDL))),
@@ -111,16 +111,14 @@ def kafka_groups() -> list[tuple[str, str]]:
     ]
 
 
-def _rabbitmq() -> list[tuple[str, str]]:
+def rabbitmq_things() -> list[tuple[str, str]]:
+    """Every exchange and queue of the example, each with its kind before it, and what is in it."""
     names = RabbitNames(PREFIX, f"{PREFIX}-exchange")
     levels = delay_levels.levels()
     return [
         (f"exchange `{names.exchange}`", "topic; fresh tasks, with their topic as routing key"),
         *((f"queue `{names.queue(GROUP, name)}`", what) for name, what in _ready() + _own()),
-        (
-            f"queue `{names.unclaimed(names.default_topic)}`, …",
-            "one for each topic that was sent something before it had a group",
-        ),
+        *((f"queue `{names.unclaimed(name)}`", f"{what} that came before its first group") for name, what in _ready()),
         (
             f"queue `{names.near}`",
             f"delayed tasks that are due soon; bound to `{delay_levels.DELIVER}` with `#.{PREFIX}`",
