@@ -14,12 +14,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import (
-    AclBinding,
     AclOperation,
-    AclPermissionType,
     AdminClient,
     NewTopic,
-    ResourcePatternType,
     ResourceType,
 )
 
@@ -346,15 +343,7 @@ class Stranger:
         self._queues = queues
 
     def allow(self, kind: ResourceType, name: str, *operations: AclOperation) -> None:
-        rules = [
-            AclBinding(
-                kind, name, ResourcePatternType.PREFIXED, "User:stranger", "*", operation, AclPermissionType.ALLOW
-            )
-            for operation in operations
-        ]
-        client = AdminClient({"bootstrap.servers": self._server.address})
-        for future in client.create_acls(rules).values():
-            future.result(10)
+        self._server.grant("stranger", kind, name, *operations)
 
     def queue(self) -> TaskQueue:
         return self._queues(

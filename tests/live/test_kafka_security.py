@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin._acl import AclOperation
+from confluent_kafka.admin._resource import ResourceType
 
-from nova import BrokerError, BrokerUnavailable, Finding, Task, TaskQueue, with_group_id, with_kafka, with_topic_prefix
+from nova import (
+    BrokerError,
+    BrokerUnavailable,
+    Finding,
+    ReceivedTask,
+    Reject,
+    Retry,
+    Task,
+    TaskQueue,
+    with_group_id,
+    with_kafka,
+    with_topic_prefix,
+)
+from nova.brokers.kafka import driver
 from tests.eventually import eventually
 from tests.servers.kafka.finding import needs_java
 from tests.servers.kafka.relay import Relay
@@ -52,8 +70,8 @@ def build(prefix: str) -> Iterator[Build]:
 
     def make(servers: str, **options: Any) -> TaskQueue:
         given: dict[str, Any] = {"partitions": 2, "replication_factor": 1, "session_timeout": 3, "delivery_timeout": 5}
-        driver = with_kafka(servers, **{**given, **options})
-        built.append(TaskQueue(driver, with_topic_prefix(prefix), with_group_id("g")))
+        chosen = with_kafka(servers, **{**given, **options})
+        built.append(TaskQueue(chosen, with_topic_prefix(prefix), with_group_id("g")))
         return built[-1]
 
     yield make
@@ -129,6 +147,80 @@ def _is_taken(q: TaskQueue) -> bool:
     return True
 
 
+# --- rights
+
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
+ADVISED = re.compile(r"--resource-pattern-type prefixed --(topic|group) (\S+)((?:[\s\\]+--operation \w+)+)")
+
+
+def grant_what_the_page_advises(secured: SecuredKafka, user: str, prefix: str) -> None:
+    """The commands of docs/security.md, and the first of them once more for queues other than `default`."""
+    text = PAGE.read_text(encoding="utf-8")
+    commands = [(kind, name, re.findall(r"--operation (\w+)", rest)) for kind, name, rest in ADVISED.findall(text)]
+    assert [(kind, name) for kind, name, _ in commands] == [("topic", "SHOP_"), ("group", "SHOP.")]
+    for kind, name, words in [*commands, ("topic", "SHOP-", commands[0][2])]:
+        operations = [AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", word).upper()] for word in words]
+        secured.grant(user, ResourceType[kind.upper()], name.replace("SHOP", prefix, 1), *operations)
+
+
+def test_the_advised_rights_are_enough_from_the_first_topic_to_the_reclaimed_one(
+    secured: SecuredKafka,
+    build: Build,
+    prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(driver, "RECLAIM_EVERY", 0.3)
+    grant_what_the_page_advises(secured, "nova", prefix)
+    q = build(secured.sasl_plaintext, **login(secured))
+    runs: Counter[str] = Counter()
+
+    def handle(task: ReceivedTask) -> None:
+        runs[task.id] += 1
+        if task.id == "refused":
+            raise Reject("on purpose")
+        if task.id == "flaky" and task.attempt == 1:
+            raise Retry(delay=0.1)
+
+    for name in ("plain", "flaky", "refused"):
+        q.enqueue(Task("t", id=name))
+    q.enqueue(Task("t", id="later"), process_in=0.5)
+    q.enqueue(Task("t", id="imported"), queue="imports")
+    q.start(handle, queues=["default", "imports"])
+    done = {"plain": 1, "flaky": 2, "refused": 1, "later": 1, "imported": 1}
+    eventually(lambda: runs == done, timeout=30, what="all ran")
+    eventually(lambda: [dead.id for dead in q.dead.list()] == ["refused"], what="one is buried")
+    eventually(lambda: kept(secured, f"{prefix}_PRIORITY_NORMAL") == 0, timeout=30, what="the space is given back")
+    assert not q.check().will_hurt
+    assert "authorization failed" not in caplog.text
+
+    q.stop(timeout=5)
+    other = build(secured.sasl_plaintext, **login(secured))
+    with pytest.raises(BrokerError, match="grant this user Delete on the consumer groups that begin with the prefix"):
+        eventually(lambda: other.groups.remove("g"), timeout=20)
+    assert [dead.id for dead in other.dead.list()] == ["refused"], "what is refused changes nothing"
+    secured.grant("nova", ResourceType.GROUP, f"{prefix}.", AclOperation.DELETE)
+    eventually(lambda: _is_removed(other), timeout=20, what="the right counts")
+    assert other.groups.list() == []
+
+
+def kept(secured: SecuredKafka, topic: str) -> int:
+    """How many records the log of a topic of two partitions still holds."""
+    consumer = Consumer({"bootstrap.servers": secured.address, "group.id": "looking"})
+    try:
+        marks = [consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10) for number in range(2)]
+        return sum(high - low for low, high in marks)
+    finally:
+        consumer.close()
+
+
+def _is_removed(q: TaskQueue) -> bool:
+    try:
+        return q.groups.remove("g")
+    except BrokerError:
+        return False
+
+
 # --- nova check
 
 
@@ -160,6 +252,5 @@ def test_a_check_of_a_server_that_refuses_us_says_why(secured: SecuredKafka, bui
     assert "wrong-secret" not in finding.found
 
 
-def test_tls_keys_are_checked_before_anything_is_sent(secured: SecuredKafka, build: Build, tmp_path: Path) -> None:
-    q = build(secured.ssl, tls=True, ca_file=str(secured.ca))
-    assert not q.check().will_hurt
+def test_a_check_through_tls_needs_no_user(secured: SecuredKafka, build: Build) -> None:
+    assert not build(secured.ssl, tls=True, ca_file=str(secured.ca)).check().will_hurt

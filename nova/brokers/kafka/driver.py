@@ -280,18 +280,18 @@ class _Parts:
         ]
 
     def remove_group(self, group: str, timeout: float) -> bool:
-        """In an order in which a second call finishes what a first one did not."""
+        """In an order in which a second call finishes what a first one did not, and what may be refused comes first."""
         if all(entry.group != group for entry in self._registrations(timeout)):
             return False
         if self.members.active([group], timeout):
             raise group_in_use(self._where, group)
+        self.members.forget(group, timeout)
         letters = self.browse_dead(self.names.dead, group, timeout)
         try:
             while page := letters.read(1000):
                 letters.remove([delivery for _, delivery in page])
         finally:
             letters.close()
-        self.members.forget(group, timeout)
         self.groups.remove(group, timeout)
         return True
 

@@ -14,6 +14,8 @@ from nova.errors import BrokerError
 
 __all__ = ["Members", "group_in_use"]
 
+_MAY_NOT_DELETE = "refused; grant this user Delete on the consumer groups that begin with the prefix and a dot"
+
 
 class Members:
     """Questions about the consumer groups of one prefix.
@@ -59,6 +61,10 @@ class Members:
                     code = code_of(exc)
                     if code == KafkaError.NON_EMPTY_GROUP:
                         raise group_in_use(self._where, group) from exc
+                    if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                        raise BrokerError(
+                            f"{self._where}: deleting consumer group {name!r}: {_MAY_NOT_DELETE}"
+                        ) from exc
                     if code != KafkaError.GROUP_ID_NOT_FOUND:
                         raise broker_error(f"{self._where}: deleting consumer group {name!r}", exc) from exc
 

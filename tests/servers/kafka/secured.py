@@ -73,14 +73,17 @@ class SecuredKafka(KafkaServer):
 
     def allow(self, user: str, *, topics: str, groups: str = "") -> None:
         """Let a user do everything to topics and groups that begin so, and create topics among them; "" = no group."""
-        given = {ResourceType.TOPIC: topics, ResourceType.GROUP: groups}
+        for kind, begins in ((ResourceType.TOPIC, topics), (ResourceType.GROUP, groups)):
+            if begins:
+                self.grant(user, kind, begins, AclOperation.ALL)
+
+    def grant(self, user: str, kind: ResourceType, begins: str, *operations: AclOperation) -> None:
+        """Let a user do so much to what is of this kind and begins so."""
         rules = [
             AclBinding(
-                *(resource, prefix, ResourcePatternType.PREFIXED, f"User:{user}", "*"),
-                *(AclOperation.ALL, AclPermissionType.ALLOW),
+                kind, begins, ResourcePatternType.PREFIXED, f"User:{user}", "*", operation, AclPermissionType.ALLOW
             )
-            for resource, prefix in given.items()
-            if prefix
+            for operation in operations
         ]
         client = AdminClient({"bootstrap.servers": self.address})
         for future in client.create_acls(rules).values():
