@@ -206,6 +206,8 @@ class Session:
         self._settings = settings
         self._on_settings = on_settings
         self._ready = threading.Event()
+        self._answered = threading.Event()
+        """It knows our settings, or us and does not want us."""
         self._closing = threading.Event()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stream: Any = None
@@ -217,9 +219,14 @@ class Session:
         """Whether the server knows our settings, after at most so many seconds."""
         return self._ready.wait(timeout)
 
+    def await_answer(self, timeout: float) -> bool:
+        """The same, and no longer than until the server says that we may not: `trouble` is what it said."""
+        self._answered.wait(timeout)
+        return self._ready.is_set()
+
     def forget(self) -> None:
         """The server does not know us any more: tell it again."""
-        self._ready.clear()
+        self._unsettle()
         stream = self._stream
         if stream is not None:
             stream.cancel()
@@ -254,8 +261,12 @@ class Session:
                 self.trouble = failure_of_call(exc).text
             except Exception:  # noqa: BLE001 - a thread's top: without a session nothing is received
                 _log.exception("%s: a session failed, beginning anew", self._connection.where)
-            self._ready.clear()
+            self._unsettle()
             self._closing.wait(RECONNECT)
+
+    def _unsettle(self) -> None:
+        self._ready.clear()
+        self._answered.clear()
 
     def _speak(self) -> None:
         outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -277,10 +288,13 @@ class Session:
         failure = failure_of_status(command.status) if command.HasField("status") else None
         if failure is not None and failure.code != 0:
             self.trouble = failure.text
+            if failure.denied:
+                self._answered.set()
         elif command.HasField("settings"):
             self.trouble = None
             self._on_settings(command.settings)
             self._ready.set()
+            self._answered.set()
 
 
 def consumer_settings(connection: Connection, group: str, topics: Sequence[str], timeout: float) -> Any:

@@ -74,15 +74,15 @@ class Consumer:
                 self._session.update()
 
     def await_settings(self, timeout: float) -> None:
-        """Until the server has told the group's settings: for groups that nobody could look at.
+        """Until the server has told the group's settings, or that we may not: for groups that nobody could look at.
 
         Raises:
             BrokerError: it does not know the group, or the group would lose tasks.
         """
         assert self._session is not None, "read() comes first"
-        if not self._session.await_ready(timeout):
-            why = self._session.trouble or "the server has told no settings"
-            raise BrokerUnavailable(f"{self.connection.where}: the group {self.group!r}: {why} in {timeout:g} s")
+        if not self._session.await_answer(timeout):
+            why = self._session.trouble or f"the server has told no settings in {timeout:g} s"
+            raise BrokerUnavailable(f"{self.connection.where}: the group {self.group!r}: {why}")
         if self._refusal is not None:
             raise BrokerError(self._refusal)
 
