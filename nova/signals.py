@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType
 from typing import Any, Protocol, Self
 
 __all__ = ["CountedSignals", "StopRequests"]
+
+TOGETHER = 0.25
+"""Seconds in which signals are one request: `timeout` sends its own to the command and to the group, and a runner passes on
+what the terminal has sent to all. Nobody who asks a second time is as quick."""
 
 
 class StopRequests(Protocol):
@@ -19,10 +24,11 @@ class StopRequests(Protocol):
 
 
 class CountedSignals:
-    """Counts SIGINT and SIGTERM while it is entered; restores the old handlers."""
+    """Counts SIGINT and SIGTERM while it is entered, those of one moment as one; restores the old handlers."""
 
     def __init__(self) -> None:
         self.seen = 0
+        self._last = -TOGETHER
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -36,4 +42,7 @@ class CountedSignals:
 
     def _count(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.seen += 1
+        now = time.monotonic()
+        if now - self._last >= TOGETHER:
+            self.seen += 1
+            self._last = now

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -152,6 +153,19 @@ def test_every_process_is_told_once_though_a_signal_reaches_all(q: TaskQueue, st
         os.kill(pid, signal.SIGTERM)
     assert worker.end(STOP) == 0
     assert worker.words("done") == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_one_request_that_arrives_twice_is_one(q: TaskQueue, start: Start, processes: str) -> None:
+    """As `timeout` sends it, to the command and to its group, and a runner that passes on what the terminal sent already."""
+    worker = start("app:handle", "--url", URL, "--processes", processes, "--concurrency", "1")
+    q.enqueue(Task("slow", 1.5, id="a"))
+    eventually(lambda: worker.words("start")["a"] == 1, START)
+    worker.signal()
+    threading.Event().wait(0.03)  # so that the system does not merge them
+    worker.signal()
+    assert worker.end(STOP) == 0
+    assert worker.words("done") == {"a": 1}
 
 
 def test_processes_end_in_order_when_their_supervisor_is_killed(q: TaskQueue, start: Start) -> None:
