@@ -38,6 +38,7 @@ from nova import (
 from nova.options import Option
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually
+from tests.live.refusals import is_taken
 from tests.servers.kafka.finding import needs_java, private_server
 from tests.servers.kafka.secured import MECHANISMS, TOKENS, SecuredKafka, token_for
 from tests.servers.ports import free_ports
@@ -183,19 +184,11 @@ def test_a_server_that_dies_is_named_in_time_and_the_worker_goes_on_when_it_is_b
         assert len(caplog.records) < 60, caplog.text
 
         server.restart()
-        eventually(lambda: enqueued(q, "after"), timeout=20)
+        eventually(lambda: is_taken(q, "after"), timeout=20)
         eventually(lambda: "after" in {task.id for task in handled.tasks}, timeout=30)
         q.stop()
     finally:
         server.stop()
-
-
-def enqueued(q: TaskQueue, task_id: str) -> bool:
-    try:
-        q.enqueue(Task("t", id=task_id))
-    except BrokerError:
-        return False
-    return True
 
 
 @secured_only
@@ -399,8 +392,8 @@ def test_what_a_producer_without_the_right_to_write_sends_has_surely_failed(stra
         stranger.allow(ResourceType.TOPIC, f"other-{stranger.prefix}", AclOperation.WRITE)
 
     stranger.allow(ResourceType.TOPIC, stranger.prefix, AclOperation.WRITE)
-    eventually(lambda: enqueued(first, "first"), what="the same queue sends once it may")
-    eventually(lambda: enqueued(second, "second"), what="the same queue sends once it may")
+    eventually(lambda: is_taken(first, "first"), what="the same queue sends once it may")
+    eventually(lambda: is_taken(second, "second"), what="the same queue sends once it may")
 
 
 @secured_only

@@ -18,7 +18,6 @@ from confluent_kafka.admin._resource import ResourceType
 from nova import (
     BrokerError,
     BrokerUnavailable,
-    Finding,
     ReceivedTask,
     Reject,
     Retry,
@@ -30,6 +29,7 @@ from nova import (
 )
 from nova.brokers.kafka import driver
 from tests.eventually import eventually
+from tests.live.refusals import found, is_taken
 from tests.servers.kafka.finding import needs_java
 from tests.servers.kafka.relay import Relay
 from tests.servers.kafka.secured import SecuredKafka
@@ -133,18 +133,10 @@ def test_a_worker_whose_password_is_changed_tries_calmly_and_goes_on_when_it_is_
             assert secured.users["nova"] not in caplog.text
         finally:
             secured.change_password("nova", secured.users["nova"])
-        eventually(lambda: _is_taken(q), timeout=30, what="an enqueue is taken again")
+        eventually(lambda: is_taken(q, "after"), timeout=30, what="an enqueue is taken again")
         eventually(lambda: "after" in handled, timeout=30, what="the worker handles again")
     finally:
         relay.close()
-
-
-def _is_taken(q: TaskQueue) -> bool:
-    try:
-        q.enqueue(Task("t", id="after"))
-    except BrokerError:
-        return False
-    return True
 
 
 # --- rights
@@ -222,11 +214,6 @@ def _is_removed(q: TaskQueue) -> bool:
 
 
 # --- nova check
-
-
-def found(q: TaskQueue, name: str) -> Finding:
-    """The first of this name; what hurts comes first."""
-    return next(finding for finding in q.check().findings if finding.name == name)
 
 
 def test_a_check_names_the_rights_that_are_missing(secured: SecuredKafka, build: Build, prefix: str) -> None:

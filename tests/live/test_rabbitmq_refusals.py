@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from nova import (
     BrokerError,
     BrokerUnavailable,
     ConfigError,
-    NovaError,
     PublishError,
     QueueFull,
     ReceivedTask,
@@ -29,16 +27,13 @@ from nova.brokers.rabbitmq.config import RabbitMQConfig
 from nova.brokers.rabbitmq.driver import RabbitMQDriver
 from nova.brokers.rabbitmq.publisher import WINDOW
 from tests.eventually import eventually
+from tests.live.refusals import refused
 from tests.servers.certificates import make_authority, make_client_certificate, make_server_certificate
 from tests.servers.ports import free_ports
 from tests.servers.rabbitmq.finding import private_node
-from tests.servers.rabbitmq.server import HOST, RabbitServer
+from tests.servers.rabbitmq.server import HOST, RabbitServer, tls_listener
 
 FRAME_MAX = 131_072
-STATED = 12.0
-"""Seconds within which a queue that cannot be opened says so."""
-
-
 CAS = ("ca", "wrong-ca")
 
 
@@ -59,12 +54,7 @@ def tls_port() -> int:
 def server(tmp_path_factory: pytest.TempPathFactory, keys: Path, tls_port: int) -> Iterator[RabbitServer]:
     started = private_node(
         tmp_path_factory.mktemp("rabbitmq"),
-        settings={
-            "listeners.ssl.local": f"{HOST}:{tls_port}",
-            "ssl_options.cacertfile": str(keys / "ca.pem"),
-            "ssl_options.certfile": str(keys / "server.crt"),
-            "ssl_options.keyfile": str(keys / "server.key"),
-        },
+        settings=tls_listener(tls_port, keys),
     )
     yield started
     started.stop()
@@ -85,18 +75,6 @@ def queue(url: str, prefix: str = "R", **options: object) -> Generator[TaskQueue
         yield made
     finally:
         made.stop(timeout=5)
-
-
-@contextmanager
-def refused(kind: type[NovaError], *words: str, within: float = STATED) -> Generator[None]:
-    """One error of this kind with these words, in time."""
-    started = time.monotonic()
-    with pytest.raises(kind) as caught:
-        yield
-    assert time.monotonic() - started < within
-    for word in words:
-        assert word in str(caught.value), f"{word!r} is missing in: {caught.value}"
-    assert "secret" not in str(caught.value)
 
 
 def test_a_wrong_password(server: RabbitServer) -> None:
@@ -198,14 +176,7 @@ def test_a_server_that_asks_for_a_certificate(keys: Path, tmp_path: Path) -> Non
     names = {name: make_client_certificate(keys, keys / f"{name}.pem", f"client-{name}", "secret") for name in CAS}
     server = private_node(
         tmp_path,
-        settings={
-            "listeners.ssl.local": f"{HOST}:{port}",
-            "ssl_options.cacertfile": str(keys / "ca.pem"),
-            "ssl_options.certfile": str(keys / "server.crt"),
-            "ssl_options.keyfile": str(keys / "server.key"),
-            "ssl_options.verify": "verify_peer",
-            "ssl_options.fail_if_no_peer_cert": "true",
-        },
+        settings=tls_listener(port, keys, asks=True),
     )
     url, authority = f"amqps://guest:guest@{HOST}:{port}/", str(keys / "ca.pem")
 

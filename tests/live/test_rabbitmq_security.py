@@ -14,8 +14,6 @@ import pytest
 from nova import (
     BrokerError,
     BrokerUnavailable,
-    Finding,
-    NovaError,
     ReceivedTask,
     Reject,
     Retry,
@@ -26,14 +24,13 @@ from nova import (
     with_topic_prefix,
 )
 from tests.eventually import eventually
+from tests.live.refusals import found, is_taken, refused
 from tests.servers.certificates import make_authority, make_client_certificate, make_server_certificate
 from tests.servers.ports import free_ports
 from tests.servers.rabbitmq.finding import private_node
-from tests.servers.rabbitmq.server import HOST, RabbitServer
+from tests.servers.rabbitmq.server import HOST, RabbitServer, tls_listener
 from tests.servers.relay import Relay
 
-STATED = 12.0
-"""Seconds within which a queue that cannot be opened says so."""
 WATCHED = 6.0
 """Seconds for which attempts are counted."""
 MOST_TRIES = 100
@@ -69,14 +66,7 @@ def tls_port() -> int:
 def server(tmp_path_factory: pytest.TempPathFactory, keys: Path, tls_port: int) -> Iterator[RabbitServer]:
     started = private_node(
         tmp_path_factory.mktemp("rabbitmq"),
-        settings={
-            "listeners.ssl.local": f"{HOST}:{tls_port}",
-            "ssl_options.cacertfile": str(keys / "ca.pem"),
-            "ssl_options.certfile": str(keys / "shown.crt"),
-            "ssl_options.keyfile": str(keys / "shown.key"),
-            "ssl_options.verify": "verify_peer",
-            "ssl_options.fail_if_no_peer_cert": "true",
-        },
+        settings=tls_listener(tls_port, keys, "shown", asks=True),
     )
     with queue(started.address) as q:  # makes everything of the prefix
         q.start(lambda task: None)
@@ -92,18 +82,6 @@ def queue(url: str, prefix: str = "SEC", **options: object) -> Generator[TaskQue
         yield made
     finally:
         made.stop(timeout=5)
-
-
-@contextmanager
-def refused(kind: type[NovaError], *words: str) -> Generator[None]:
-    """One error of this kind with these words, in time."""
-    started = time.monotonic()
-    with pytest.raises(kind) as caught:
-        yield
-    assert time.monotonic() - started < STATED
-    for word in words:
-        assert word in str(caught.value), f"{word!r} is missing in: {caught.value}"
-    assert "secret" not in str(caught.value)
 
 
 def user(server: RabbitServer, name: str, configure: str, write: str, read: str) -> str:
@@ -228,26 +206,13 @@ def test_a_worker_whose_password_is_changed_tries_calmly_and_goes_on_when_it_is_
             assert len(caplog.records) <= 2 * MOST_TRIES
             assert "secret" not in caplog.text
             server.control("change_password", "changing", "secret")
-            eventually(lambda: _is_taken(q), timeout=30, what="an enqueue is taken again")
+            eventually(lambda: is_taken(q, "after"), timeout=30, what="an enqueue is taken again")
             eventually(lambda: "after" in seen, timeout=30, what="the worker handles again")
     finally:
         relay.take_away()
 
 
-def _is_taken(q: TaskQueue) -> bool:
-    try:
-        q.enqueue(Task("t", id="after"))
-    except BrokerError:
-        return False
-    return True
-
-
 # --- nova check
-
-
-def found(q: TaskQueue, name: str) -> Finding:
-    (finding,) = [finding for finding in q.check().findings if finding.name == name]
-    return finding
 
 
 def test_a_check_reads_the_servers_numbers_and_leaves_nothing(server: RabbitServer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from nova import (
     ConfigError,
     EncodeError,
     NotSupported,
-    NovaError,
     PublishError,
     ReceivedTask,
     Task,
@@ -36,14 +34,12 @@ from nova.brokers.rocketmq.config import RocketMQConfig
 from nova.brokers.rocketmq.names import Names
 from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually
+from tests.live.refusals import refused
 from tests.servers.ports import free_ports
 from tests.servers.rocketmq.finding import private_java
 from tests.servers.rocketmq.secured import ADMIN, make_user, secured
 from tests.servers.rocketmq.server import RocketServer, section
 from tests.servers.rocketmq.settings import HOST, TUNED
-
-STATED = 12.0
-"""Seconds within which a queue that cannot be opened says so."""
 
 
 @pytest.fixture
@@ -73,18 +69,6 @@ def queue(endpoints: str, prefix: str = "R", **options: object) -> Generator[Tas
         yield made
     finally:
         made.stop(timeout=5)
-
-
-@contextmanager
-def refused(kind: type[NovaError], *words: str, within: float = STATED) -> Generator[None]:
-    """One error of this kind with these words, in time."""
-    started = time.monotonic()
-    with pytest.raises(kind) as caught:
-        yield
-    assert time.monotonic() - started < within
-    for word in words:
-        assert word in str(caught.value), f"{word!r} is missing in: {caught.value}"
-    assert "wrong-secret" not in str(caught.value)
 
 
 def admin_of(broker: Broker) -> Admin:

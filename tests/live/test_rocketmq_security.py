@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from nova import BrokerError, Finding, Task, TaskQueue, with_group_id, with_rocketmq, with_topic_prefix
+from nova import BrokerError, Task, TaskQueue, with_group_id, with_rocketmq, with_topic_prefix
 from nova.brokers.rocketmq.admin import Admin
 from nova.brokers.rocketmq.client import Connection
 from nova.brokers.rocketmq.config import RocketMQConfig
 from nova.brokers.rocketmq.names import Names
 from tests.eventually import eventually
+from tests.live.refusals import found, is_taken
 from tests.servers.certificates import make_authority, make_server_certificate
 from tests.servers.rocketmq.finding import private_java
 from tests.servers.rocketmq.secured import ADMIN, change_secret, make_user, secured
@@ -69,11 +70,6 @@ def administrator(server: RocketServer) -> Generator[Any]:
     (broker,) = admin.brokers("a test")
     yield broker
     admin.close()
-
-
-def found(q: TaskQueue, name: str) -> Finding:
-    (finding,) = [finding for finding in q.check().findings if finding.name == name]
-    return finding
 
 
 # --- rights
@@ -147,7 +143,7 @@ def test_a_worker_whose_secret_is_changed_tries_calmly_and_goes_on_when_it_is_ba
             eventually(lambda: "before" in seen, timeout=20)
             change_secret(broker, "changing", "another-secret")
             caplog.clear()
-            eventually(lambda: not _is_taken(q, "meanwhile"), timeout=20, what="the new secret rules")
+            eventually(lambda: not is_taken(q, "meanwhile"), timeout=20, what="the new secret rules")
             calls.clear()
             time.sleep(WATCHED)
             assert 0 < len(calls) <= MOST_TRIES
@@ -156,16 +152,8 @@ def test_a_worker_whose_secret_is_changed_tries_calmly_and_goes_on_when_it_is_ba
             assert len(caplog.records) <= MOST_LINES
             assert keys[1] not in caplog.text
             change_secret(broker, "changing", keys[1])
-            eventually(lambda: _is_taken(q, "after"), timeout=30, what="an enqueue is taken again")
+            eventually(lambda: is_taken(q, "after"), timeout=30, what="an enqueue is taken again")
             eventually(lambda: "after" in seen, timeout=30, what="the worker handles again")
-
-
-def _is_taken(q: TaskQueue, task_id: str) -> bool:
-    try:
-        q.enqueue(Task("t", id=task_id))
-    except BrokerError:
-        return False
-    return True
 
 
 # --- certificates

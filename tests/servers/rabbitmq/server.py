@@ -35,6 +35,24 @@ def url(port: int) -> str:
     return f"amqp://guest:guest@{HOST}:{port}/"
 
 
+def tls_listener(port: int, keys: Path, shown: str = "server", *, asks: bool = False) -> dict[str, str]:
+    """Settings of a port that speaks TLS, with a certificate of `keys` and its `ca.pem`.
+
+    Args:
+        shown: the certificate's name there.
+        asks: it lets in who shows one of the same authority, and nobody else.
+    """
+    settings = {
+        "listeners.ssl.local": f"{HOST}:{port}",
+        "ssl_options.cacertfile": str(keys / "ca.pem"),
+        "ssl_options.certfile": str(keys / f"{shown}.crt"),
+        "ssl_options.keyfile": str(keys / f"{shown}.key"),
+    }
+    if asks:
+        settings |= {"ssl_options.verify": "verify_peer", "ssl_options.fail_if_no_peer_cert": "true"}
+    return settings
+
+
 def programs() -> Path | None:
     """The directory of `rabbitmq-server` and `rabbitmqctl`; None = not installed.
 
