@@ -93,7 +93,7 @@ class TableDriver:
         self._file, self._lock = file, threading.Lock()
 
     def open(self, context: DriverContext, timeout: float) -> None:
-        self._db = sqlite3.connect(self._file, timeout, isolation_level="IMMEDIATE", check_same_thread=False)
+        self._db = sqlite3.connect(self._file, timeout=timeout, isolation_level="IMMEDIATE", check_same_thread=False)
         self._db.executescript(SCHEMA)
 
     def close(self, timeout: float = 10.0) -> None:

@@ -207,7 +207,8 @@ class _Parts:
                 refused = error is not None and is_denied(error)
                 if refused or left <= PROBE:
                     why = text_of(error) if error is not None else text_of(exc.args[0])
-                    raise BrokerUnavailable(f"{self._where}: no connection in {timeout:g} s: {why}") from exc
+                    waited = "" if refused else f" in {timeout:g} s"
+                    raise BrokerUnavailable(f"{self._where}: no connection{waited}: {why}") from exc
             else:
                 return
 

@@ -207,7 +207,8 @@ class _Parts:
                 link.await_up(deadline - time.monotonic(), patient=False)
             except BrokerUnavailable as exc:
                 reason = str(exc).removeprefix(f"{self._where}: ")
-                raise BrokerUnavailable(f"{self._where}: no connection in {timeout:g} s: {reason}") from exc
+                waited = f" in {timeout:g} s" if time.monotonic() >= deadline else ""
+                raise BrokerUnavailable(f"{self._where}: no connection{waited}: {reason}") from exc
 
     def subscribe(self, request: SubscribeRequest) -> RabbitSubscription | QuarantineSubscription:
         """Registration, queues, near hold, consumers."""
