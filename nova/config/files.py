@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,9 @@ from nova.errors import ConfigError
 from nova.options import Option
 
 __all__ = ["from_config", "read_file"]
+
+_URL = re.compile(r"[a-z]{2,}:/")
+"""How a URL begins, also one that went through `Path`, which drops a slash; it may hold a password. Not `c:/`."""
 
 
 def from_config(source: str | Path | Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[Option]:
@@ -39,7 +43,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, or no TOML. It names the place, and shows none of the text.
     """
-    if "://" in str(path):
+    if _URL.match(str(path)):
         raise ConfigError("config: expected the path of a TOML file, got a URL; use from_url, or NOVA_URL")
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))

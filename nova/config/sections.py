@@ -52,6 +52,8 @@ def driver_of(values: Mapping[str, Any], where: str, environ: Mapping[str, str])
         if len(sections) > 1:
             raise ConfigError(f'{where}: two drivers, [{sections[0]}] and [{sections[1]}]; say which: broker = "…"')
         broker = sections[0] if sections else "sqlite"
+    if isinstance(broker, str) and not broker.isidentifier():  # not shown: a URL with a password may have come here
+        raise ConfigError(f"{where}: broker: expected one of {', '.join(DRIVERS)}; a URL goes to from_url, or NOVA_URL")
     check_known(broker, DRIVERS, f"{where}: broker")
     return str(broker)
 

@@ -123,6 +123,9 @@ def test_no_error_about_what_was_given_instead_shows_it() -> None:
         lambda: TaskQueue({"rabbitmq": {"url": url}}),  # type: ignore[arg-type]
         lambda: TaskQueue(with_driver(url)),  # type: ignore[arg-type]
         lambda: TaskQueue.from_config(url),
+        lambda: TaskQueue.from_config(Path(url)),
+        lambda: TaskQueue.from_config({"broker": url}),
+        lambda: TaskQueue.from_config({"broker": f"ada:{SECRET}@host"}),
         lambda: TaskQueue.from_config([url]),  # type: ignore[arg-type]
         lambda: TaskQueue.from_url([url]),  # type: ignore[arg-type]
         lambda: TaskQueue.from_url(f"redis://ada:{SECRET}@host"),
