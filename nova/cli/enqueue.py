@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -192,16 +191,21 @@ def _payload(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
-    except ValueError as exc:
+        return msgspec.json.decode(text)  # the standard library's takes NaN, which would be stored as null
+    except (msgspec.MsgspecError, UnicodeError) as exc:
         raise ConfigError(f"""enqueue: the payload is no JSON ({exc}); write text as '"text"'""") from exc
 
 
 def _instant(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError as exc:
         raise ConfigError(f"--at: expected a time such as 2030-01-31T08:00:00+00:00, got {text!r}") from exc
+    if found.tzinfo is None:
+        raise ConfigError(
+            f"--at: expected a time such as 2030-01-31T08:00:00+00:00, got {text!r} without its offset; add it, or Z for UTC"
+        )
+    return found
 
 
 def _metadata(pairs: list[str]) -> dict[str, str]:

@@ -169,7 +169,11 @@ def check_queues(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: an illegal name, or one given twice.
     """
-    if isinstance(names, str) or not isinstance(names, Sequence):
+    if isinstance(names, str):
+        raise ConfigError(
+            f"queues: expected a list of names, got {names!r}; write {[name.strip() for name in names.split(',')]!r}"
+        )
+    if not isinstance(names, Sequence):
         raise ConfigError(f"queues: expected a list of names, got {names!r}; write [{names!r}]")
     checked = tuple(check_queue(name) for name in names)
     if not checked or len(set(checked)) != len(checked):

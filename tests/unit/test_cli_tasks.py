@@ -164,9 +164,10 @@ def test_a_batch_shows_a_bar_on_a_terminal(tmp_path: Path) -> None:
     [
         ((), "expected TYPE"),
         (("t", "{to: ada}"), "no JSON"),
+        (("t", '{"price": NaN}'), "no JSON"),
         (("t", "--priority", "urgent"), "urgent"),
         (("t", "--at", "tomorrow"), "2030-01-31"),
-        (("t", "--at", "2030-01-31T08:00:00"), "aware"),
+        (("t", "--at", "2030-01-31T08:00:00"), "got '2030-01-31T08:00:00' without its offset"),
         (("t", "--at", "2030-01-31T08:00:00+00:00", "--delay", "1"), "keep one"),
         (("t", "--delay", "-1"), "process_in"),
         (("t", "--metadata", "tenant"), "NAME=TEXT"),
