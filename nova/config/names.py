@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from nova import options
 from nova.errors import ConfigError
 from nova.options import Option
+from nova.options.refusals import reason_of
 
 __all__ = ["DRIVERS", "KEYS", "SECTIONS", "VALUES", "Function", "check_known", "is_object", "kinds_of", "parameters_of"]
 
@@ -33,25 +34,6 @@ VALUES: dict[str, Function] = {
 }
 KEYS = ("broker", "queues", *VALUES, *SECTIONS, *DRIVERS)
 
-_REFUSED: Mapping[object, str] = {
-    "auto_commit": "it would acknowledge tasks before they are done; leave it out, Nova acknowledges after success",
-    "broadcasting": "it would lose what a stopped worker missed; give each worker a group_id of its own instead",
-    "consume_orderly": "one failing or slow task would hold up all behind it; leave it out, and give order to a handler by "
-    "enqueueing its next task from it",
-    "prefetch_size": "no RabbitMQ server takes one; bound the bytes with prefetch and max_body_bytes",
-}
-_CALLED: Mapping[object, str] = {
-    "brokers": "bootstrap_servers",
-    "consume_timeout": "invisible_duration (how long a task of a dead worker waits), and process_timeout of a task",
-    "consumer_group": "group_id",
-    "exchange_name": "exchange",
-    "max_poll_interval_ms": "max_poll_interval, in seconds",
-    "name_servers": "endpoints (the gRPC proxies) and admin (the name server)",
-    "prefetch_count": "prefetch",
-    "security_protocol": "tls and sasl_mechanism",
-    "session_timeout_ms": "session_timeout, in seconds",
-}
-"""Names that other clients and the Go Nova have for an option, and Nova's."""
 _OBJECTS = ("RetryPolicy", "OAuthToken")
 
 
@@ -80,10 +62,9 @@ def check_known(name: object, known: Iterable[str], where: str) -> None:
     names = list(known)
     if name in names:
         return
-    if name in _REFUSED:
-        raise ConfigError(f"{where}: {name!r} is refused: {_REFUSED[name]}")
-    if name in _CALLED:
-        raise ConfigError(f"{where}: unknown {name!r}; Nova calls it {_CALLED[name]}")
+    reason = reason_of(name)
+    if reason is not None:
+        raise ConfigError(f"{where}: {reason}")
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
     raise ConfigError(f"{where}: unknown {name!r}; {hint}")

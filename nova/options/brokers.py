@@ -16,10 +16,12 @@ from nova.brokers.sqlite.config import SQLiteConfig
 from nova.clock import seconds
 from nova.errors import ConfigError
 from nova.options.option import Option
+from nova.options.refusals import explained
 
 __all__ = ["with_driver", "with_kafka", "with_memory", "with_rabbitmq", "with_rocketmq", "with_sqlite"]
 
 
+@explained
 def with_memory(*, name: str | None = None, max_messages: int = 1_000_000, max_body_bytes: int = 64 << 20) -> Option:
     """Keep tasks in this process's memory: for tests, nothing survives the process.
 
@@ -32,6 +34,7 @@ def with_memory(*, name: str | None = None, max_messages: int = 1_000_000, max_b
     return Option("driver", config, "with_memory")
 
 
+@explained
 def with_sqlite(
     path: str | Path = "nova.db",
     *,
@@ -59,6 +62,7 @@ def with_sqlite(
     return Option("driver", config, "with_sqlite")
 
 
+@explained
 def with_kafka(
     bootstrap_servers: str,
     *,
@@ -142,6 +146,7 @@ def with_kafka(
     return Option("driver", config, "with_kafka")
 
 
+@explained
 def with_rabbitmq(
     url: str,
     *,
@@ -213,6 +218,7 @@ def with_rabbitmq(
     return Option("driver", config, "with_rabbitmq")
 
 
+@explained
 def with_rocketmq(
     endpoints: str,
     *,

@@ -33,12 +33,15 @@ from nova import (
     with_delay_slots,
     with_driver,
     with_group_id,
+    with_kafka,
     with_memory,
     with_message_format,
     with_middleware,
     with_priority_weights,
     with_queues,
+    with_rabbitmq,
     with_retry,
+    with_rocketmq,
     with_sqlite,
     with_topic_prefix,
 )
@@ -80,6 +83,10 @@ QUEUE_MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: TaskQueue.from_config(None), "path of a TOML file or a mapping"),  # type: ignore[arg-type]
     (lambda: TaskQueue.from_config({"queues": 5}), "list of names"),
     (lambda: TaskQueue.from_config({"auto_commit": True}), "acknowledges after success"),
+    (lambda: with_kafka("a:1", auto_commit=True), "with_kafka: 'auto_commit' is refused: it would acknowledge"),  # type: ignore[call-arg]
+    (lambda: with_kafka("a:1", session_timeout_ms=9), "with_kafka: unknown 'session_timeout_ms'; Nova calls it"),  # type: ignore[call-arg]
+    (lambda: with_rabbitmq("amqp://a", prefetch_size=9), "with_rabbitmq: 'prefetch_size' is refused"),  # type: ignore[call-arg]
+    (lambda: with_rocketmq("a:1", consume_orderly=True), "with_rocketmq: 'consume_orderly' is refused"),  # type: ignore[call-arg]
     (lambda: TaskQueue.from_url("sqlite:///a.db#x"), "means nothing"),
     (lambda: with_middleware(object()), "Middleware"),  # type: ignore[arg-type]
 ]
