@@ -36,11 +36,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one worker process is to do, as the command line says it."""
+    """What one worker process is to do, as the command line says it.
+
+    Attributes:
+        is_told: whether the command line, not the environment, says the queue.
+    """
 
     target: str
-    config: Path | None
-    url: str | None
+    is_told: bool
     concurrency: int | None
     queues: list[str] | None
     batch_size: int | None
@@ -49,10 +52,8 @@ class Plan:
     log_level: LogLevel
 
     def arguments(self) -> list[str]:
-        """The command line of a process of its own."""
+        """The command line of a process of its own. Which queue, its environment says: the URL may hold a password."""
         options = {
-            "--config": self.config,
-            "--url": self.url,
             "--concurrency": self.concurrency,
             "--queues": None if self.queues is None else ",".join(self.queues),
             "--batch-size": self.batch_size,
@@ -61,7 +62,7 @@ class Plan:
             "--log-level": self.log_level.value,
         }
         given = [f"{name}={value}" for name, value in options.items() if value is not None]
-        return ["worker", self.target, *given]
+        return ["worker", self.target, *given, *(["--told"] if self.is_told else [])]
 
 
 def work(
@@ -99,6 +100,7 @@ def work(
     config: ConfigFile = None,
     url: Url = None,
     supervised: Annotated[int | None, typer.Option("--supervised", hidden=True)] = None,
+    told: Annotated[bool, typer.Option("--told", hidden=True)] = False,
 ) -> int:
     """Run a worker until SIGINT or SIGTERM: it then finishes what runs; a second signal ends it at once.
 
@@ -110,8 +112,12 @@ def work(
     seconds("--grace", grace)
     if batch_window is not None and batch_size is None:
         raise ConfigError("--batch-window: is for batches; give --batch-size too")
+    is_told = config is not None or url is not None
+    if is_told:  # for the processes, and for the module's own queues as well
+        _put("NOVA_CONFIG", None if config is None else str(config))
+        _put("NOVA_URL", url)
     plan = Plan(
-        target, config, url, concurrency, split_names(queues), batch_size, batch_window, grace, log_level
+        target, is_told or told, concurrency, split_names(queues), batch_size, batch_window, grace, log_level
     )  # fmt: skip
     if supervised is not None:
         requests = Supervised(supervised)
@@ -142,10 +148,6 @@ def _run(plan: Plan, requests: CountedSignals | Supervised, ready: Callable[[], 
 
 def _prepare(plan: Plan) -> tuple[Callable[[], None], TaskQueue]:
     """Load the module; what starts its worker, and its queue. Nothing is opened."""
-    is_given = plan.config is not None or plan.url is not None
-    if is_given:  # for this module's own queues as well
-        _put("NOVA_CONFIG", None if plan.config is None else str(plan.config))
-        _put("NOVA_URL", plan.url)
     try:
         found = load(plan.target)
     except ConfigError:
@@ -155,7 +157,7 @@ def _prepare(plan: Plan) -> tuple[Callable[[], None], TaskQueue]:
     set_up_logging(plan.log_level)
     options: dict[str, Any] = {} if plan.concurrency is None else {"concurrency": plan.concurrency}
     if isinstance(found, TaskQueue):
-        _check_queue(plan, found, is_given=is_given)
+        _check_queue(plan, found)
         return functools.partial(found.start, None, queues=plan.queues, **options), found
     if isinstance(found, DecoratedTask):
         raise ConfigError(
@@ -171,10 +173,10 @@ def _prepare(plan: Plan) -> tuple[Callable[[], None], TaskQueue]:
     return functools.partial(queue.start_batch, found, aggregator, queues=plan.queues, **options), queue
 
 
-def _check_queue(plan: Plan, queue: TaskQueue, *, is_given: bool) -> None:
+def _check_queue(plan: Plan, queue: TaskQueue) -> None:
     if plan.batch_size is not None:
         raise ConfigError(f"--batch-size: needs a function of one batch; {plan.target!r} is a TaskQueue")
-    if is_given and not is_told_by_environment(queue):
+    if plan.is_told and not is_told_by_environment(queue):
         raise ConfigError(
             f"worker: {plan.target!r} names its broker itself, so --config and --url would not reach it; build it with "
             "TaskQueue.from_env(), or leave them out"

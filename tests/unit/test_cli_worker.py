@@ -131,6 +131,17 @@ def test_a_killed_process_is_started_again_and_the_log_says_so(q: TaskQueue, sta
     assert worker.end(STOP) == 0
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_the_url_which_may_hold_a_password_is_on_no_command_line_of_a_process(q: TaskQueue, start: Start) -> None:
+    worker = start("app:handle", "--url", URL, "--processes", "2", NOVA_CONFIG="another.toml")
+    eventually(lambda: worker.said.count("nova-worker-1 started") == 2, START)
+    lines = [Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8") for pid in pids_of(worker)]
+    assert len(lines) == 2
+    assert all("app:handle" in line and URL not in line for line in lines), lines
+    worker.signal()
+    assert worker.end(STOP) == 0
+
+
 def test_a_task_that_kills_its_process_ends_in_the_dead_letters(q: TaskQueue, start: Start, tmp_path: Path) -> None:
     module = APP + "def crash(task):\n    if task.id == 'bad': os._exit(3)\n    write('done', task.id)\n"
     (tmp_path / "app.py").write_text(module, encoding="utf-8")
