@@ -150,23 +150,41 @@ sys.exit(main())"""
     assert json.loads(finished.stdout)["libraries"]["pika"] is None
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [("nova de", "dead"), ("nova dead re", "requeue"), ("nova worker --con", "--concurrency --config")],
-)
-def test_bash_completes_commands_and_options(tmp_path: Path, typed: str, offered: str) -> None:
-    script = run(tmp_path, "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").stdout
-    words = typed.split()
-    press_tab = f"""
-COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}
-_nova_completion {NOVA}
-echo "${{COMPREPLY[*]}}"
-"""
+# What the user has typed, and what is offered.
+COMPLETIONS = [("nova de", "dead"), ("nova dead re", "requeue"), ("nova worker --con", "--concurrency --config")]
+COMPLETE = {
+    "bash": """
+COMP_WORDS=($typed); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_nova_completion nova
+printf '%s\\n' "${COMPREPLY[@]}"
+""",
+    # Its line editor is there on a terminal alone: what the function hands it is printed instead.
+    "zsh": """
+_arguments() { print -r -- "$@" | grep -oE '"[^"]+":' | tr -d '":' }
+words=(${=typed}); CURRENT=${#words}
+_nova_completion
+""",
+    "fish": "complete -C $typed | cut -f 1",
+}
+"""Presses TAB behind `$typed`, after the script that was shown has been read; prints what is offered."""
+
+
+@pytest.mark.parametrize(("typed", "offered"), COMPLETIONS)
+@pytest.mark.parametrize("shell", COMPLETE)
+def test_a_shell_completes_commands_and_options(tmp_path: Path, shell: str, typed: str, offered: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"needs {shell}")
+    shown = run(tmp_path, "--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").stdout
+    first = {"bash": "", "zsh": "compdef() { : }\n", "fish": ""}[shell]
     finished = subprocess.run(
-        ["bash", "-c", script + press_tab], capture_output=True, text=True, timeout=60, check=True
+        [shell, "-c", f"{first}{shown}{COMPLETE[shell]}"],
+        env={**os.environ, "typed": typed, "PATH": f"{NOVA.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
-    assert sorted(finished.stdout.split()) == sorted(offered.split())
+    assert sorted(finished.stdout.split()) == sorted(offered.split()), finished
 
 
 def test_completion_is_installed_for_bash(tmp_path: Path) -> None:
