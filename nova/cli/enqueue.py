@@ -18,7 +18,7 @@ from nova.cli.options import AsJson
 from nova.cli.outcome import Failed
 from nova.cli.output import write_json, write_line
 from nova.cli.progress import bar
-from nova.cli.target import ConfigFile, TaskQueue, Url, queue_of
+from nova.cli.target import ConfigFile, TaskQueue, Url, lonely_driver, queue_of
 from nova.enqueue_options import resolve
 from nova.errors import ConfigError
 from nova.task import Enqueued, EnqueueReport, Priority, Task
@@ -95,13 +95,24 @@ def enqueue(
         if type is not None or id is not None:
             raise ConfigError("enqueue: --batch takes types and ids from its lines; leave TYPE, JSON and --id out")
         with _lines_of(batch) as lines, queue_of(config, url) as q:
+            _check_shared(q)
             _enqueue_many(q, lines, options, as_json=as_json)
         return
     if type is None:
         raise ConfigError("enqueue: expected TYPE and the payload as JSON, or --batch FILE")
     task = Task(type, _payload(payload))
     with queue_of(config, url) as q:
+        _check_shared(q)
         _show(q.enqueue(task, **options), as_json=as_json)
+
+
+def _check_shared(queue: TaskQueue) -> None:
+    name = lonely_driver(queue)
+    if name is not None:
+        raise ConfigError(
+            f"enqueue: {name!r} keeps tasks in one process, so they would be gone with this command; name a broker that a "
+            "worker sees too, such as sqlite:///nova.db"
+        )
 
 
 def _show(enqueued: Enqueued, *, as_json: bool) -> None:

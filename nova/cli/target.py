@@ -14,7 +14,17 @@ from nova.options import with_group_id, with_topic_prefix
 from nova.signals import StopRequests
 from nova.taskqueue import TaskQueue
 
-__all__ = ["ConfigFile", "TaskQueue", "Url", "check_one", "is_told_by_environment", "queue_of", "queues_apart", "serve"]
+__all__ = [
+    "ConfigFile",
+    "TaskQueue",
+    "Url",
+    "check_one",
+    "is_told_by_environment",
+    "lonely_driver",
+    "queue_of",
+    "queues_apart",
+    "serve",
+]
 
 ConfigFile: TypeAlias = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The queue's TOML file; else NOVA_CONFIG.")
@@ -67,6 +77,12 @@ def check_one(config: Path | None, url: str | None) -> None:
     """
     if config is not None and url is not None:
         raise ConfigError("--config and --url are both given; keep one")
+
+
+def lonely_driver(queue: TaskQueue) -> str | None:
+    """The name of the queue's driver if no other process sees its broker. Opens the queue if it is not open."""
+    capabilities = queue._open().capabilities
+    return None if capabilities.shared else capabilities.name
 
 
 def is_told_by_environment(queue: TaskQueue) -> bool:

@@ -20,7 +20,7 @@ from nova.cli.options import split_names
 from nova.cli.outcome import DONE, FAILED
 from nova.cli.reload import changes_of
 from nova.cli.supervisor import Supervisor
-from nova.cli.target import ConfigFile, TaskQueue, Url, check_one, is_told_by_environment, serve
+from nova.cli.target import ConfigFile, TaskQueue, Url, check_one, is_told_by_environment, lonely_driver, serve
 from nova.clock import seconds
 from nova.errors import ConfigError
 from nova.registry import DecoratedTask
@@ -137,6 +137,7 @@ def _run(plan: Plan, requests: CountedSignals | Supervised, ready: Callable[[], 
 
     def begin() -> None:
         start()
+        _warn_if_alone(queue)
         ready()
 
     with requests:
@@ -144,6 +145,16 @@ def _run(plan: Plan, requests: CountedSignals | Supervised, ready: Callable[[], 
     if code:
         return code
     return DONE if finished else FAILED
+
+
+def _warn_if_alone(queue: TaskQueue) -> None:
+    name = lonely_driver(queue)
+    if name is not None:
+        _log.warning(
+            "%r keeps tasks in one process: this worker runs only what this process enqueues itself; name a broker, "
+            "such as sqlite:///nova.db",
+            name,
+        )
 
 
 def _prepare(plan: Plan) -> tuple[Callable[[], None], TaskQueue]:

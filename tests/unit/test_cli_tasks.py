@@ -183,6 +183,15 @@ def test_a_wrong_enqueue_exits_2_and_opens_nothing(tmp_path: Path, arguments: tu
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_task_for_a_memory_that_ends_with_the_command_is_refused(tmp_path: Path) -> None:
+    finished = run(tmp_path, "enqueue", "t", "1", "--url", "memory://shop")
+    assert_complains(
+        finished, 2, "'memory' keeps tasks in one process", "would be gone with this command", "sqlite:///"
+    )
+    (tmp_path / "rows.jsonl").write_text('{"type": "t"}\n', encoding="utf-8")
+    assert_complains(run(tmp_path, "enqueue", "--batch", "rows.jsonl", "--url", "memory://"), 2, "'memory'")
+
+
 # --- queues ------------------------------------------------------------------------------------------------------------
 
 

@@ -114,6 +114,16 @@ def test_the_log_level(start: Start) -> None:
     assert worker.said == ""
 
 
+def test_a_worker_whose_broker_nobody_else_sees_says_so(start: Start) -> None:
+    worker = start("app:handle", "--url", "memory://shop")
+    eventually(lambda: "nova-worker-1 started" in worker.said, START)
+    eventually(
+        lambda: re.search(r"WARNING .*'memory' keeps tasks in one process: .* only what this process", worker.said)
+    )
+    worker.signal()
+    assert worker.end(STOP) == 0
+
+
 # --- several processes -------------------------------------------------------------------------------------------------
 
 
