@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from nova.cli.target import ConfigFile, TaskQueue, Url, check_one, is_told_by_en
 from nova.clock import seconds
 from nova.errors import ConfigError
 from nova.registry import DecoratedTask
-from nova.signals import CountedSignals
+from nova.signals import CountedSignals, StopRequests
 
 __all__ = ["work"]
 
@@ -136,7 +137,7 @@ def _run(plan: Plan, requests: CountedSignals | Supervised, ready: Callable[[], 
     start, queue = _prepare(plan)
 
     def begin() -> None:
-        start()
+        _start(start, requests)
         _warn_if_alone(queue)
         ready()
 
@@ -145,6 +146,28 @@ def _run(plan: Plan, requests: CountedSignals | Supervised, ready: Callable[[], 
     if code:
         return code
     return DONE if finished else FAILED
+
+
+def _start(start: Callable[[], None], requests: StopRequests) -> None:
+    """Start in a thread of its own: a client that waits for a broker may hear no signal. A second one ends the process."""
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            start()
+        except Exception as exc:  # noqa: BLE001 - a thread's top: raised again below
+            failed.append(exc)
+
+    thread = threading.Thread(target=run, name="nova-start", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+        if requests.seen >= 2:
+            _log.warning("asked a second time before it has started: ending at once")
+            logging.shutdown()
+            os._exit(FAILED)  # not by an exception: what opens the broker holds the queue's lock
+    if failed:
+        raise failed[0]
 
 
 def _warn_if_alone(queue: TaskQueue) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,8 @@ START = 30.0
 """Seconds in which a worker has started, on a busy machine."""
 STOP = 20.0
 """Seconds in which one has stopped that has little to do; far less than the grace of the tests that must not wait for it."""
+WELL_BEFORE_IT_GIVES_UP = 5.0
+"""Seconds; a start gives a broker that does not answer ten."""
 
 DECORATED = """
 from nova import TaskQueue
@@ -210,6 +213,20 @@ def test_a_second_signal_ends_it_at_once(q: TaskQueue, start: Start, processes: 
     assert worker.end(STOP) == 1
     assert "killing it" not in worker.said, "it ended by itself"
     eventually(lambda: not any(map(lives, worker.pids("start"))))
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_second_signal_ends_it_at_once_while_its_broker_does_not_answer(start: Start, processes: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(START)
+        worker = start("app:handle", "--url", f"kafka://127.0.0.1:{silent.getsockname()[1]}", "--processes", processes)
+        connection, _ = silent.accept()
+        with connection:
+            worker.signal()
+            never(lambda: worker.process.poll() is not None, 0.5, "the first signal waits for the start")
+            worker.signal()
+            assert worker.end(WELL_BEFORE_IT_GIVES_UP) == (1 if processes == "1" else 0)
+    assert "killing it" not in worker.said, "it ended by itself"
 
 
 def test_a_handler_that_outlasts_the_grace_is_given_up(q: TaskQueue, start: Start) -> None:
