@@ -90,7 +90,8 @@ def seconds(name: str, value: float | timedelta, *, minimum: float = 0.0, strict
         raise ConfigError(f"{name}: expected seconds or a timedelta, got {value!r}")
     if not minimum <= length < LONGEST_SECONDS or (strict and length == minimum):
         bound = f"{'>' if strict else '>='} {minimum:g} and < {LONGEST_SECONDS:g}"
-        raise ConfigError(f"{name}: expected a duration {bound} seconds, got {length:g}")
+        shown = value if isinstance(value, float) else length  # not the bound that stands for infinity and NaN
+        raise ConfigError(f"{name}: expected a duration {bound} seconds, got {shown:g}")
     return length
 
 

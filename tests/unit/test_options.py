@@ -73,6 +73,9 @@ QUEUE_MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: with_delay_slots(24, timedelta(days=31)), "1 to 2592000 seconds"),
     (lambda: with_retry(max_retries=-1), "max_retries"),
     (lambda: with_retry(base=-1), "base"),
+    (lambda: with_retry(base=float("nan")), "got nan"),
+    (lambda: with_retry(cap=float("inf")), "got inf"),
+    (lambda: with_retry(cap=10**400), "got 3.2e"),
     (lambda: with_retry(jitter=2), "jitter"),
     (lambda: with_retry(object()), "max_retries and delay"),  # type: ignore[arg-type]
     (lambda: with_priority_weights(0, 3, 1), "high"),
