@@ -127,6 +127,17 @@ def test_what_the_broker_does_not_take_is_reported_and_exits_1(tmp_path: Path) -
     assert "at most" in finished.stderr
 
 
+def test_tasks_that_a_full_broker_refuses_are_counted_and_exit_1(tmp_path: Path) -> None:
+    text = "".join(json.dumps({"type": "t", "payload": "x" * 1000, "id": f"t{n}"}) + "\n" for n in range(3000))
+    finished = run(tmp_path, "enqueue", "--batch", "-", "--json", "--url", f"{URL}?max_bytes=1000000", text=text)
+    assert finished.returncode == 1
+    report = json.loads(finished.stdout)
+    assert report["failed"]
+    assert not report["unknown"]
+    assert report["accepted"] + len(report["failed"]) == 3000
+    assert finished.stderr.startswith(f"nova: enqueue: {len(report['failed'])} tasks failed")
+
+
 def test_ctrl_c_in_a_batch_says_what_was_accepted_and_exits_130(tmp_path: Path) -> None:
     with subprocess.Popen(
         [NOVA, "enqueue", "--batch", "-", "--url", URL],

@@ -247,6 +247,14 @@ def test_a_signal_before_the_module_is_loaded_ends_it(start: Start, tmp_path: Pa
     assert worker.end(STOP) == (0 if processes == "2" else -signal.SIGTERM)
 
 
+def test_a_file_here_that_is_called_like_a_library_is_not_taken_for_it(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise RuntimeError\n", encoding="utf-8")
+    worker = start("app:handle", "--url", URL, "--processes", "2")
+    eventually(lambda: worker.said.count("nova-worker-1 started") == 2, START)
+    worker.signal()
+    assert worker.end(STOP) == 0
+
+
 def test_overdue_handlers_exit_75_alone_and_are_started_again_under_a_supervisor(q: TaskQueue, start: Start) -> None:
     q.enqueue(Task("slow", 600, id="stuck"), process_timeout=0.2, max_retries=0)
     alone = start("app:handle", "--url", URL, "--concurrency", "1", "--grace", "1")

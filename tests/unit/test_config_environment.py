@@ -174,6 +174,7 @@ def test_a_url_says_all_that_a_file_can() -> None:
     [
         ("memory://?retry.max_retires=5", r"\[retry\]: unknown 'max_retires'; did you mean 'max_retries'"),
         ("memory://?retry=5", "unknown 'retry'"),
+        ("memory://?max_messages=5&max_messages=6", "'max_messages' is given twice"),
         ("memory://?queues=", "queue"),
         ("amqp://a?prefetch_size=5", "'prefetch_size' is refused: no RabbitMQ server takes one"),
         ("amqp://a?prefetch_count=5", "unknown 'prefetch_count'; Nova calls it prefetch"),

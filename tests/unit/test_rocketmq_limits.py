@@ -76,6 +76,7 @@ def test_each_limit_of_a_proxy_has_its_number(
         ({}, {"fileReservedTime": "72"}, "fileReservedTime of a", "harm", "72 h (3 days)"),
         ({}, {"fileReservedTime": None}, "fileReservedTime of a", "unread", ""),
         ({}, {"timerWheelEnable": "false"}, "timers of a", "harm", "timerWheelEnable=false"),
+        ({"max_delay": 259_200.0}, {}, "timerMaxDelaySec of a", "ok", "259200 s"),
         ({"max_delay": 300_000.0}, {}, "timerMaxDelaySec of a", "harm", "259200 s"),
         ({"delay_guard": 0.9}, {}, "timerPrecisionMs of a", "harm", "1000 ms"),
         ({}, {"popConsumerKVServiceEnable": "false"}, "popConsumerKVServiceEnable of a", "harm", "false"),
