@@ -58,6 +58,14 @@ class Deaf:
         threading.Event().wait()
 
 
+class Unknowing(Deaf):
+    """In the place of a client to which its brokers once said that there is no such partition."""
+
+    def get_watermark_offsets(self, place: TopicPartition, **options: Any) -> None:
+        self.asked += 1
+        raise KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
+
+
 @pytest.fixture
 def relay() -> Iterator[ForgetfulRelay]:
     started = ForgetfulRelay(shared_address())
@@ -164,6 +172,21 @@ def test_a_deaf_consumer_is_replaced_and_nothing_is_lost(
     subscription.ack(held[:20])
     never(lambda: driver.depth([topic], "g")[topic].running != 20, during=1.0, what="its acks have no effect any more")
     assert sorted(d.headers["nova-id"] for d in held[20:]) == sorted(d.headers["nova-id"] for d in held[:20])
+
+
+def test_a_deaf_reader_is_replaced_within_the_call(direct: Broker) -> None:
+    """It knows the partition no more, and says so for as long as it is asked: the caller would have to ask again."""
+    with direct.queue() as q:
+        q.start(lambda task: None)
+        eventually(lambda: [group.name for group in q.groups.list()] == ["g"])
+        assert isinstance(q._driver, KafkaDriver)
+        reader = q._driver._open_parts.groups._reader._reader
+        assert reader._consumer is not None
+        deaf: Any = Unknowing(reader._consumer)
+        reader._consumer = deaf
+        assert [group.name for group in q.groups.list()] == ["g"]
+        assert deaf.asked > 1, "a passing answer is waited for"
+        assert reader._consumer is not deaf
 
 
 def test_a_deaf_producer_is_replaced(driver: KafkaDriver, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from nova.brokers.kafka.config import KafkaConfig
 from nova.brokers.kafka.failures import broker_error
-from nova.brokers.kafka.handles import close_consumer, open_handle
+from nova.brokers.kafka.handles import abandon_consumer, close_consumer, open_handle
 from nova.brokers.kafka.patience import ask, left, turn
 from nova.brokers.kafka.settings import reader_settings
 from nova.errors import BrokerError, BrokerUnavailable
@@ -18,6 +18,8 @@ from nova.errors import BrokerError, BrokerUnavailable
 __all__ = ["RangeReader", "TopicReader"]
 
 CHUNK = 1000
+ATTEMPTS = 3
+"""Clients that are asked for the ends of a partition, within the caller's time."""
 
 
 class RangeReader:
@@ -44,24 +46,47 @@ class RangeReader:
         """
         deadline = time.monotonic() + timeout
         where = f"{self._where}: reading topic {topic!r}"
+        place = TopicPartition(topic, partition)
         with turn(self._working, deadline, where):
-            if self._consumer is None:
-                self._consumer = open_handle(Consumer, self._settings)
+            consumer, low, high = self._find(place, left(deadline), where)
+            position = start if low <= start <= high else low
             try:
-                yield from _read(self._consumer, TopicPartition(topic, partition), start, end, left(deadline), where)
+                yield from _read(
+                    consumer, place, position, high if end is None else min(end, high), left(deadline), where
+                )
             except BrokerError:
-                self._let_go()  # it may have lost its brokers for good: see `Publisher._look_after`
+                self._let_go()
                 raise
 
     def close(self) -> None:
         """Let go of the broker; another `read` connects anew."""
         with self._working:
-            self._let_go()
+            consumer, self._consumer = self._consumer, None
+            if consumer is not None:
+                close_consumer(consumer)
+
+    def _find(self, place: TopicPartition, timeout: float, where: str) -> tuple[Consumer, int, int]:
+        """A client that knows the partition, its first offset and its end.
+
+        One that does not answer is replaced: it may have lost its brokers for good, see `Publisher._look_after`.
+        """
+        share = timeout / ATTEMPTS
+        tried = 0
+        while True:
+            if self._consumer is None:
+                self._consumer = open_handle(Consumer, self._settings)
+            try:
+                return self._consumer, *_ends(self._consumer, place, share, where)
+            except BrokerError:
+                self._let_go()
+                tried += 1
+                if tried == ATTEMPTS:
+                    raise
 
     def _let_go(self) -> None:
-        if self._consumer is not None:
-            close_consumer(self._consumer)
-        self._consumer = None
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            abandon_consumer(consumer)
 
 
 class TopicReader:
@@ -91,16 +116,17 @@ class TopicReader:
         self._reader.close()
 
 
-def _read(
-    consumer: Consumer, place: TopicPartition, start: int, end: int | None, timeout: float, where: str
-) -> Iterator[Message]:
-    deadline = time.monotonic() + timeout
+def _ends(consumer: Consumer, place: TopicPartition, timeout: float, where: str) -> tuple[int, int]:
     marks = ask(where, lambda: consumer.get_watermark_offsets(place, timeout=timeout), timeout)
     if marks is None:
         raise BrokerUnavailable(f"{where}: no answer in {timeout:g} s")
-    low, high = marks
-    end = high if end is None else min(end, high)
-    position = start if low <= start <= high else low
+    return marks
+
+
+def _read(
+    consumer: Consumer, place: TopicPartition, position: int, end: int, timeout: float, where: str
+) -> Iterator[Message]:
+    deadline = time.monotonic() + timeout
     if position >= end:
         return
     try:

@@ -130,7 +130,7 @@ class KafkaDriver:
         return self._open_parts.list_groups(self._timeout)
 
     def remove_group(self, group: str) -> bool:
-        """Forget its dead letters, its offsets and its registration, in this order.
+        """Forget its offsets, its dead letters and its registration, in this order.
 
         Raises:
             BrokerError: its workers run, or the broker refuses.
