@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from nova.cli.link import DRAIN, NOW, READY
+from nova.cli.link import DRAIN, NOW, READY, STARTING
 
 __all__ = ["Child"]
 
@@ -39,6 +39,8 @@ class Child:
         self._socket = ours
         self.pid = self._process.pid
         self.started = time.monotonic()
+        self.is_starting = False
+        """Its module is loaded and its broker being opened: from then on a task may end it."""
         self.is_ready = False
         self.is_asked = False
         self._deadline = math.inf
@@ -51,7 +53,9 @@ class Child:
             self._process.kill()
             self._deadline = math.inf
         with contextlib.suppress(OSError):  # nothing said, or gone
-            self.is_ready = self._socket.recv(16).startswith(READY) or self.is_ready
+            said = self._socket.recv(16)
+            self.is_starting = self.is_starting or STARTING in said
+            self.is_ready = self.is_ready or READY in said
         if code is not None:
             self._socket.close()
         return code

@@ -1,8 +1,8 @@
 """What a supervisor and its worker process tell each other: a pair of sockets, one byte a word.
 
-The worker says when it is ready. The supervisor asks it to drain, or to end at once; where its end closes, the supervisor is
-gone, which means drain. It is no matter of signals, because systemd and a terminal send theirs to both: a worker would then
-take the supervisor's for the second one.
+The worker says when it begins to start, from when on tasks may come, and when it is ready. The supervisor asks it to
+drain, or to end at once; where its end closes, the supervisor is gone, which means drain. It is no matter of signals, because
+systemd and a terminal send theirs to both: a worker would then take the supervisor's for the second one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Self
 
 from nova.signals import CountedSignals
 
-__all__ = ["DRAIN", "NOW", "READY", "Supervised"]
+__all__ = ["DRAIN", "NOW", "READY", "STARTING", "Supervised"]
 
+STARTING = b"s"
 READY = b"r"
 DRAIN = b"d"
 NOW = b"n"
@@ -41,10 +42,10 @@ class Supervised:
         """1 = drain, 2 = end at once. However many signals came, they mean drain: only the supervisor says the other."""
         return max(self._asked, min(self._signals.seen, 1))
 
-    def ready(self) -> None:
-        """Tell the supervisor that tasks are handled now."""
+    def tell(self, word: bytes) -> None:
+        """Tell the supervisor how far this process has come."""
         with contextlib.suppress(OSError):  # it is gone: the thread sees it too, and asks for a drain
-            self._socket.send(READY)
+            self._socket.send(word)
 
     def __enter__(self) -> Self:
         self._signals.__enter__()

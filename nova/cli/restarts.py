@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from nova.cli.outcome import FAILED, USAGE
+from nova.cli.outcome import DONE, FAILED, USAGE
 from nova.retry import ExponentialBackoff
 
 __all__ = ["Again", "GiveUp", "Life", "how_it_ended", "verdict"]
@@ -21,12 +21,14 @@ class Life:
 
     Attributes:
         code: as `subprocess` gives it: negative for a signal.
+        was_starting: whether its module was loaded, and tasks may have come.
         was_ready: whether it came as far as handling tasks.
         seconds: how long it lived.
         deaths: how many had died soon in a row before it.
     """
 
     code: int
+    was_starting: bool
     was_ready: bool
     seconds: float
     deaths: int
@@ -51,10 +53,12 @@ def verdict(life: Life, *, proven: bool, random: float) -> Again | GiveUp:
     """What follows an end that nobody asked for.
 
     Args:
-        proven: whether any process of this command ever became ready. If none did, what is wrong is not about to pass.
+        proven: whether any process of this command ever became ready. If none did, what is wrong is not about to pass,
+            unless it was no error of the start: a task may have killed the process as soon as it came.
         random: uniform in [0, 1).
     """
-    if not life.was_ready and (life.code == USAGE or not proven):
+    may_be_a_task = life.was_starting and life.code not in (DONE, FAILED, USAGE)
+    if not life.was_ready and (life.code == USAGE or not (proven or may_be_a_task)):
         return GiveUp(life.code if life.code > 0 else FAILED)
     deaths = 1 if life.seconds >= HEALTHY else life.deaths + 1
     return Again(_WAITS.delay(deaths, random), deaths)

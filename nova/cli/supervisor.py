@@ -87,7 +87,7 @@ class Supervisor:
         place.child, place.start_at = None, now
         if child.is_asked:
             return
-        life = Life(code, child.is_ready, now - child.started, place.deaths)
+        life = Life(code, child.is_starting, child.is_ready, now - child.started, place.deaths)
         next_step = verdict(life, proven=self._is_proven, random=random.random())
         name, ended = f"worker process {place.number}, pid {child.pid},", how_it_ended(code)
         if not isinstance(next_step, GiveUp):

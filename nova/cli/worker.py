@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from nova.aggregators import TimeCountAggregator
-from nova.cli.link import Supervised
+from nova.cli.link import READY, STARTING, Supervised
 from nova.cli.loading import load, split
 from nova.cli.logs import LogLevel, set_up_logging
 from nova.cli.options import split_names
@@ -122,9 +122,9 @@ def work(
     )  # fmt: skip
     if supervised is not None:
         requests = Supervised(supervised)
-        return _run(plan, requests, requests.ready)
+        return _run(plan, requests, requests.tell)
     if processes == 1 and not reload:
-        return _run(plan, CountedSignals(), lambda: None)
+        return _run(plan, CountedSignals(), lambda word: None)
     set_up_logging(log_level)
     if not reload:
         return Supervisor(plan.arguments(), processes, grace).run()
@@ -132,14 +132,15 @@ def work(
         return Supervisor(plan.arguments(), processes, grace, changed).run()
 
 
-def _run(plan: Plan, requests: CountedSignals | Supervised, ready: Callable[[], None]) -> int:
+def _run(plan: Plan, requests: CountedSignals | Supervised, tell: Callable[[bytes], None]) -> int:
     """Work in this process; returns its exit code. Until the module is loaded a signal just ends it."""
     start, queue = _prepare(plan)
 
     def begin() -> None:
+        tell(STARTING)
         _start(start, requests)
+        tell(READY)
         _warn_if_alone(queue)
-        ready()
 
     with requests:
         code, finished = serve(queue, requests, begin, plan.grace)

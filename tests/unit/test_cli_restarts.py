@@ -7,8 +7,10 @@ import pytest
 from nova.cli.restarts import HEALTHY, Again, GiveUp, Life, how_it_ended, verdict
 
 
-def died(code: int = -9, *, was_ready: bool = True, seconds: float = 1.0, deaths: int = 0) -> Life:
-    return Life(code, was_ready, seconds, deaths)
+def died(
+    code: int = -9, *, was_starting: bool = True, was_ready: bool = True, seconds: float = 1.0, deaths: int = 0
+) -> Life:
+    return Life(code, was_starting, was_ready, seconds, deaths)
 
 
 @pytest.mark.parametrize("code", [-9, 0, 1, 2, 75])
@@ -33,7 +35,17 @@ def test_a_long_life_forgets_the_deaths_before() -> None:
 
 @pytest.mark.parametrize(("code", "end"), [(1, 1), (2, 2), (75, 75), (-9, 1), (0, 1)])
 def test_the_first_that_cannot_start_ends_all_with_its_code(code: int, end: int) -> None:
-    assert verdict(died(code, was_ready=False), proven=False, random=0.5) == GiveUp(end)
+    assert verdict(died(code, was_starting=False, was_ready=False), proven=False, random=0.5) == GiveUp(end)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_an_error_of_the_first_start_ends_all(code: int) -> None:
+    assert verdict(died(code, was_ready=False), proven=False, random=0.5) == GiveUp(code or 1)
+
+
+@pytest.mark.parametrize("code", [3, 75, -9, -11])
+def test_a_task_may_have_killed_the_first_before_it_was_ready(code: int) -> None:
+    assert verdict(died(code, was_ready=False), proven=False, random=0.5) == Again(0.5, 1)
 
 
 def test_later_only_a_wrong_module_or_configuration_ends_all() -> None:

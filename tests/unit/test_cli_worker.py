@@ -167,6 +167,28 @@ def test_a_task_that_kills_its_process_ends_in_the_dead_letters(q: TaskQueue, st
     assert worker.process.poll() is None
 
 
+def test_a_task_that_kills_the_first_process_before_it_is_ready_does_not_end_the_command(
+    q: TaskQueue, start: Start, tmp_path: Path
+) -> None:
+    module = """
+import os, time
+from nova import TaskQueue
+class Slow(TaskQueue):
+    def start(self, *args, **options):
+        super().start(*args, **options)
+        time.sleep(2)  # by then the task has come
+q = Slow.from_env()
+@q.task("bad")
+def bad():
+    os._exit(3)
+"""
+    (tmp_path / "app.py").write_text(module, encoding="utf-8")
+    q.enqueue(Task("bad", {}, id="bad"))
+    worker = start("app:q", "--url", f"{URL}?lease=1", "--processes", "2")
+    eventually(lambda: [dead.reason for dead in q.dead.list()] == ["crashed its worker 3 times"], 90)
+    assert worker.process.poll() is None
+
+
 def test_every_process_is_told_once_though_a_signal_reaches_all(q: TaskQueue, start: Start) -> None:
     """As systemd sends it, to the command and each of its processes: nobody may take that for the second one."""
     worker = start("app:handle", "--url", URL, "--processes", "2", "--concurrency", "1")
