@@ -227,6 +227,7 @@ def with_rocketmq(
     secret_key: str | None = None,
     secret_key_file: str | None = None,
     tls: bool = False,
+    ca_file: str | None = None,
     request_timeout: float | timedelta = 10.0,
     send_timeout: float | timedelta = 20.0,
     invisible_duration: float | timedelta = 120.0,
@@ -248,7 +249,8 @@ def with_rocketmq(
         access_key: of a user of a server with ACL.
         secret_key: of that user.
         secret_key_file: the file that holds it.
-        tls: encrypt the connection to the proxy; its certificate must be signed by an authority of the system's.
+        tls: encrypt the connection to the proxies.
+        ca_file: PEM file of the authority that signed the proxies' certificates; None = the system's.
         request_timeout: seconds one request may take.
         send_timeout: seconds after which an unconfirmed task is given up.
         invisible_duration: seconds after which the tasks of a dead process go to another; 10 or more on a server as it comes.
@@ -268,6 +270,7 @@ def with_rocketmq(
         secret_key=secret_key,
         secret_key_file=secret_key_file,
         tls=tls,
+        ca_file=ca_file,
         request_timeout=seconds("with_rocketmq(request_timeout)", request_timeout),
         send_timeout=seconds("with_rocketmq(send_timeout)", send_timeout),
         invisible_duration=seconds("with_rocketmq(invisible_duration)", invisible_duration),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -13,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from nova import BrokerError, Task, TaskQueue, with_group_id, with_rocketmq, with_topic_prefix
+from nova import BrokerError, BrokerUnavailable, Task, TaskQueue, with_group_id, with_rocketmq, with_topic_prefix
 from nova.brokers.rocketmq.admin import Admin
 from nova.brokers.rocketmq.client import Connection
 from nova.brokers.rocketmq.config import RocketMQConfig
 from nova.brokers.rocketmq.names import Names
+from nova.options import Option
 from tests.eventually import eventually
 from tests.live.refusals import found, is_taken
 from tests.servers.certificates import make_authority, make_server_certificate
@@ -158,45 +157,55 @@ def test_a_worker_whose_secret_is_changed_tries_calmly_and_goes_on_when_it_is_ba
 
 # --- certificates
 
-PROGRAM = """
-import sys
-from nova import NovaError, Task, TaskQueue, with_rocketmq, with_topic_prefix
-q = TaskQueue(with_rocketmq(sys.argv[1], admin=sys.argv[2], tls=True), with_topic_prefix("TLS"))
-try:
-    q.enqueue(Task("t"))
-    print("enqueued")
-except NovaError as exc:
-    print(type(exc).__name__, exc)
-finally:
-    q.stop(timeout=2)
-"""
 
-
-@pytest.mark.parametrize(("expired", "words"), [(False, ["enqueued"]), (True, ["BrokerUnavailable", "expired"])])
-def test_a_certificate_of_an_own_authority_counts_until_its_time_is_over(
-    tmp_path: Path, expired: bool, words: list[str]
-) -> None:
-    authority = make_authority(tmp_path, "ca")
-    make_server_certificate(tmp_path, authority, HOST, expired=expired)
+@contextmanager
+def encrypted(directory: Path, *, expired: bool = False) -> Generator[tuple[RocketServer, Path]]:
+    """A server with a certificate, and the authority that signed it."""
+    authority = make_authority(directory, "ca")
+    make_server_certificate(directory, authority, HOST, expired=expired)
     settings = TUNED.with_proxy(
-        tlsTestModeEnable=False, tlsCertPath=str(tmp_path / "server.crt"), tlsKeyPath=str(tmp_path / "server.key")
+        tlsTestModeEnable=False, tlsCertPath=str(directory / "server.crt"), tlsKeyPath=str(directory / "server.key")
     )
-    server = private_java(tmp_path / "server", settings)
+    started = private_java(directory / "server", settings)
     try:
-        place = section(server.address)
-        started = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, place["endpoints"], place["admin"]],
-            env={**os.environ, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(authority)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        assert time.monotonic() - started < 4 * STATED
-        assert [word for word in words if word in done.stdout] == words, done.stdout + done.stderr
+        yield started, authority
     finally:
-        server.stop()
+        started.stop()
+
+
+def test_the_authority_of_ca_file_is_trusted_and_no_other(tmp_path: Path) -> None:
+    with encrypted(tmp_path) as (server, authority):
+        given: dict[str, Any] = {**section(server.address), "tls": True, "poll_timeout": 0.3}
+        q = TaskQueue(with_rocketmq(**given, ca_file=str(authority)), with_topic_prefix("TLS"))
+        seen: list[str] = []
+        try:
+            q.enqueue(Task("t", id="a"))
+            q.start(lambda task: seen.append(task.id))
+            eventually(lambda: seen == ["a"], timeout=30)
+        finally:
+            q.stop(timeout=10)
+        for other in (None, str(make_authority(tmp_path, "stranger"))):
+            broker = with_rocketmq(**given, ca_file=other)
+            assert_refused(
+                broker, given["endpoints"], "not let in", "CERTIFICATE_VERIFY_FAILED", "check tls and ca_file"
+            )
+
+
+def test_a_certificate_counts_until_its_time_is_over(tmp_path: Path) -> None:
+    with encrypted(tmp_path, expired=True) as (server, authority):
+        given: dict[str, Any] = section(server.address)
+        broker = with_rocketmq(**given, tls=True, ca_file=str(authority))
+        assert_refused(broker, "not let in", "certificate has expired", "check tls and ca_file")
+
+
+def assert_refused(broker: Option, *words: str) -> None:
+    """An enqueue says these words, and does not wait for a certificate to get better."""
+    q = TaskQueue(broker, with_topic_prefix("TLS"))
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailable) as caught:
+        q.enqueue(Task("t"))
+    assert time.monotonic() - started < STATED
+    assert [word for word in words if word.lower() not in str(caught.value).lower()] == [], caught.value
 
 
 # --- nova check
@@ -212,6 +221,7 @@ def test_a_check_reads_the_servers_numbers_and_makes_nothing(server: RocketServe
             assert found(q, "timerPrecisionMs of broker-a").found.startswith("100 ms")
             assert found(q, "timerMaxDelaySec of broker-a").found.startswith("259200 s")
             assert (found(q, "fileReservedTime of broker-a").severity) == "harm"
+            assert re.match(r"[1-9]\d? % used", found(q, "disk of broker-a").found)
             assert found(q, "topics").found.startswith("0 of 6 there; Nova makes NEW_PRIORITY_HIGH")
         assert (broker.topics(), sorted(broker.groups())) == before
 

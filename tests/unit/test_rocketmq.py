@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from nova import BrokerUnavailable, ConfigError, TaskQueue, with_retry, with_rocketmq
 from nova.brokers.base import Delivery, Message
 from nova.brokers.rocketmq.admin import loads
+from nova.brokers.rocketmq.channels import Channels
 from nova.brokers.rocketmq.client import renewed_receipt
 from nova.brokers.rocketmq.config import Node, RocketMQConfig
 from nova.brokers.rocketmq.consumer import Consumer
@@ -194,6 +196,8 @@ def test_a_log_is_read_up_to_what_is_cut_off(magic: int, width: int) -> None:
         ({"endpoints": "a", "request_timeout": 60}, "request_timeout"),
         ({"endpoints": "a", "queues_per_topic": 0}, "queues_per_topic"),
         ({"endpoints": "a", "tls": "yes"}, "tls"),
+        ({"endpoints": "a", "ca_file": "ca.pem"}, "(ca_file): needs tls=True"),
+        ({"endpoints": "a", "tls": True, "ca_file": ""}, "ca_file"),
         ({"endpoints": "a", "max_body_bytes": 0}, "max_body_bytes"),
     ],
 )
@@ -212,6 +216,16 @@ def test_addresses_have_their_usual_ports() -> None:
     assert RocketMQConfig(endpoints="a", admin="b;c:1").name_servers == (Node("b", 9876), Node("c", 1))
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("none.pem", "No such file"), ("empty.pem", "no certificate"), (".", "Is a directory")]
+)
+def test_a_file_of_authorities_that_cannot_be_used_is_one_error(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "empty.pem").touch()
+    config = RocketMQConfig(endpoints="a", tls=True, ca_file=str(tmp_path / name))
+    with pytest.raises(ConfigError, match=rf"with_rocketmq\(ca_file\): .*{words}"):
+        Channels(config, "rocketmq at a")
+
+
 def test_reconsume_times_are_the_retries_of_the_policy() -> None:
     assert settle([with_rocketmq("a", max_reconsume_times=7)]).retry.max_retries == 7
     with pytest.raises(ConfigError, match="keep one"):
@@ -219,9 +233,17 @@ def test_reconsume_times_are_the_retries_of_the_policy() -> None:
 
 
 def test_a_url_says_the_same() -> None:
-    given_ = settle(from_url("rocketmq://key:s%40crt@a:1,b:2?admin=n:3&tls=true&invisible_duration=30"))
+    given_ = settle(
+        from_url("rocketmq://key:s%40crt@a:1,b:2?admin=n:3&tls=true&ca_file=/etc/ca.pem&invisible_duration=30")
+    )
     assert given_.driver == RocketMQConfig(
-        endpoints="a:1,b:2", admin="n:3", access_key="key", secret_key="s@crt", tls=True, invisible_duration=30.0
+        endpoints="a:1,b:2",
+        admin="n:3",
+        access_key="key",
+        secret_key="s@crt",
+        tls=True,
+        ca_file="/etc/ca.pem",
+        invisible_duration=30.0,
     )
     assert "s@crt" not in repr(given_.driver)
 
@@ -247,6 +269,7 @@ Ended = type("Ended", (_Ended,), _UNBUILT)
     ("code", "details", "may_be_done", "mends"),
     [
         ("UNAVAILABLE", "failed to connect to all addresses; last error: Connection refused", False, True),
+        ("UNAVAILABLE", "failed to connect to all addresses; SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED", False, False),
         ("UNAVAILABLE", "DNS resolution failed for nova.invalid:8081", False, True),
         ("UNAVAILABLE", "Socket closed", True, True),
         ("UNAVAILABLE", "recvmsg:No route to host", True, True),

@@ -7,14 +7,11 @@ This is the one module that knows what is wrong with the client or with the serv
 * A consumer must have been told the group's settings before its first receive, or the server answers with a null pointer.
   `Session.await_ready` waits for that, also after the server was restarted.
 * `startup()` of the client succeeds with nothing there. `Connection.probe` asks.
-* A channel that has been down waits for up to two minutes before it tries again; here for at most a second.
 * A channel whose peer has vanished without a word waits for the kernel to find out, a quarter of an hour. The proxy ends
   connections that ask for a sign of life more than every five minutes, so `Connection.look` counts answers instead.
-* A list of proxies must be of addresses, names are refused as a whole; so names are looked up here.
 * The receipt that a proxy with the broker inside it gives for a renewed lease names the wrong place if the message was
-not the
-  first of its receive: neither an ack nor the next renewal finds it, and the message comes again as often as it was renewed
-  (5.4.0: 97 returns of 40 messages that were all acked). `renewed_receipt` mends it.
+  not the first of its receive: neither an ack nor the next renewal finds it, and the message comes again as often as it was
+  renewed (5.4.0: 97 returns of 40 messages that were all acked). `renewed_receipt` mends it.
 * Timed messages have whole seconds there; the server takes milliseconds (`messages.request_of`).
 
 Threads: one per session, which reads what the server pushes. Any method from any thread.
@@ -31,7 +28,6 @@ import hmac
 import logging
 import os
 import queue
-import socket
 import threading
 import time
 import uuid
@@ -40,7 +36,8 @@ from typing import Any
 
 import grpc
 
-from nova.brokers.rocketmq.config import Node, RocketMQConfig
+from nova.brokers.rocketmq.channels import Channels
+from nova.brokers.rocketmq.config import RocketMQConfig
 from nova.brokers.rocketmq.failures import Failure, failure_of_call, failure_of_status
 from nova.brokers.rocketmq.stubs import definition, service, stub
 from nova.errors import BrokerUnavailable, ConfigError
@@ -48,15 +45,6 @@ from nova.errors import BrokerUnavailable, ConfigError
 __all__ = ["Connection", "Session", "consumer_settings", "producer_settings", "renewed_receipt", "until_answers"]
 
 _VERSION = "5.1.2"
-_OPTIONS = [
-    ("grpc.enable_retries", 0),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
 RECONNECT = 0.5
 """Seconds between two attempts of a session to speak to a server that is away."""
 SILENT = 10.0
@@ -85,7 +73,8 @@ class Connection:
     """One gRPC channel to the proxies.
 
     Raises:
-        ConfigError: this process was forked from one that had opened a queue.
+        BrokerUnavailable: none of several proxies' names is known.
+        ConfigError: this process was forked from one that had opened a queue, or `ca_file` cannot be used.
     """
 
     def __init__(self, config: RocketMQConfig, where: str) -> None:
@@ -98,7 +87,8 @@ class Connection:
         self._heard = 0.0
         self._asked: float | None = None
         """Since when nothing has been answered; None = something was."""
-        self._channel = _open_channel(config, where)
+        self._channels = Channels(config, where)
+        self._channel = self._channels.open()
         self._stub = stub.MessagingServiceStub(self._channel)
         self.endpoints = _endpoints(config)
 
@@ -171,7 +161,7 @@ class Connection:
         if asked is None or time.monotonic() - asked < SILENT:
             return
         _log.warning("%s: no answer to anything for %.0f s, connecting anew", self.where, time.monotonic() - asked)
-        channel = _open_channel(self._config, self.where)
+        channel = self._channels.open()
         with self._using:
             if not self._closed:
                 self._asked = None
@@ -359,37 +349,6 @@ def until_answers(connection: Connection, topic: str, timeout: float, wait: Call
 def _drain(outbox: queue.SimpleQueue[Any]) -> Iterator[Any]:
     while (command := outbox.get()) is not None:
         yield command
-
-
-def _open_channel(config: RocketMQConfig, where: str) -> grpc.Channel:
-    nodes = config.nodes
-    target, options = f"{nodes[0].host}:{nodes[0].port}", list[tuple[str, object]](_OPTIONS)
-    if len(nodes) > 1:
-        options.append(("grpc.default_authority", target))
-        target = _addresses(nodes, where)
-    if config.tls:
-        return grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
-    return grpc.insecure_channel(target, options)
-
-
-def _addresses(nodes: Sequence[Node], where: str) -> str:
-    """Several proxies as gRPC takes them: IPv6 addresses, and those of IPv4 written as such."""
-    found: list[str] = []
-    unknown: list[str] = []
-    for node in nodes:
-        try:
-            answers = socket.getaddrinfo(
-                node.host, node.port, socket.AF_INET6, socket.SOCK_STREAM, flags=socket.AI_V4MAPPED | socket.AI_ALL
-            )
-        except OSError as exc:
-            unknown.append(f"{node}: {exc}")
-            continue
-        found += [f"[{address[0]}]:{node.port}" for *_, address in answers]
-    if not found:
-        raise BrokerUnavailable(f"{where}: no address for any of these: {'; '.join(unknown)}")
-    if unknown:
-        _log.warning("%s: going without what has no address: %s", where, "; ".join(unknown))
-    return f"ipv6:{','.join(dict.fromkeys(found))}"
 
 
 def _endpoints(config: RocketMQConfig) -> Any:

@@ -39,6 +39,7 @@ class RocketMQConfig:
     secret_key: str | None = field(default=None, repr=False)
     secret_key_file: str | None = None
     tls: bool = False
+    ca_file: str | None = None
     request_timeout: float = 10.0
     send_timeout: float = 20.0
     invisible_duration: float = 120.0
@@ -75,6 +76,9 @@ class RocketMQConfig:
                 "with_rocketmq: access_key and secret_key (or secret_key_file) belong together; give both or neither"
             )
         _CHECK.flag("tls", self.tls)
+        _CHECK.text("ca_file", self.ca_file)
+        if self.ca_file is not None and not self.tls:
+            raise ConfigError("with_rocketmq(ca_file): needs tls=True")
         self._check_consumption()
         _CHECK.bounds(self, self.bounds)
 

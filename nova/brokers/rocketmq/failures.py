@@ -139,8 +139,9 @@ def failure_of_call(error: grpc.RpcError) -> Failure:
         return Failure(0, "no answer in time", mends=True, may_be_done=True, away=True)
     lowered = details.lower()
     never_left = code is grpc.StatusCode.UNAVAILABLE and any(mark in lowered for mark in _NEVER_LEFT)
+    distrusted = never_left and "certificate" in lowered
     if "ssl" in lowered or "handshake" in lowered or "certificate" in lowered:
-        hint = "; check tls=… and that the proxy's certificate is signed by an authority of this system"
+        hint = "; check tls and ca_file, and that the proxy's certificate has not expired"
     elif never_left:
         hint = "; check the address, and that the proxy runs and listens for gRPC there"
     elif code is grpc.StatusCode.UNIMPLEMENTED or "http" in lowered:
@@ -148,7 +149,13 @@ def failure_of_call(error: grpc.RpcError) -> Failure:
     else:
         hint = ""
     away = code not in _NOTHING_DONE
-    return Failure(0, f"{_short(details)}{hint}", mends=away, may_be_done=away and not never_left, away=away)
+    return Failure(
+        0,
+        f"{_short(details)}{hint}",
+        mends=away and not distrusted,
+        may_be_done=away and not never_left,
+        away=away,
+    )
 
 
 def _short(details: str) -> str:
