@@ -18,6 +18,7 @@ from confluent_kafka.admin._resource import ResourceType
 from nova import (
     BrokerError,
     BrokerUnavailable,
+    ConfigError,
     ReceivedTask,
     Reject,
     Retry,
@@ -30,6 +31,7 @@ from nova import (
 from nova.brokers.kafka import driver
 from tests.eventually import eventually
 from tests.live.refusals import found, is_taken
+from tests.servers.certificates import make_client_certificate
 from tests.servers.kafka.finding import needs_java
 from tests.servers.kafka.relay import Relay
 from tests.servers.kafka.secured import SecuredKafka
@@ -91,6 +93,22 @@ def test_a_certificate_whose_time_is_over_is_named(secured: SecuredKafka, build:
         build(secured.expired, tls=True, ca_file=str(secured.ca)).connect(timeout=10.0)
     assert time.monotonic() - started < STATED
     assert secured.expired in str(refused.value)
+
+
+def test_a_client_shows_its_certificate_where_the_server_asks_for_one(
+    secured: SecuredKafka, build: Build, tmp_path: Path
+) -> None:
+    certificate = make_client_certificate(tmp_path, secured.ca, "client", "secret")
+    (tmp_path / "password").write_text("secret\n", encoding="utf-8")
+    tls: dict[str, Any] = {"tls": True, "ca_file": str(secured.ca)}
+    mine: dict[str, Any] = {**tls, "cert_file": str(certificate), "key_file": str(certificate.with_suffix(".key"))}
+    assert build(secured.mutual, **mine, key_password="secret").enqueue(Task("t")).task_id
+    assert build(secured.mutual, **mine, key_password_file=str(tmp_path / "password")).enqueue(Task("t")).task_id
+    with pytest.raises(BrokerUnavailable, match=f"{secured.mutual}: no connection: .*certificate.*check .*cert_file"):
+        build(secured.mutual, **tls).connect(timeout=6.0)  # said at once: no "in 6 s"
+    with pytest.raises(ConfigError, match="check key_file, and key_password") as refused:
+        build(secured.mutual, **mine, key_password="hunter2").connect(timeout=6.0)
+    assert "hunter2" not in str(refused.value)
 
 
 def test_a_producer_that_is_refused_again_and_again_does_not_storm_the_broker(

@@ -80,9 +80,9 @@ def text_of(error: KafkaError) -> str:
     """What happened, and the way out if there is a known one."""
     said = str(error.str())
     text = _ELAPSED.sub("", said)
-    code = (
-        KafkaError._SSL if "SSL_HANDSHAKE" in said else error.code()
-    )  # the other end hung up: a mere disconnect to the client
+    # Where the other end hung up, or said why it will: mere disconnects to the client.
+    is_tls = "SSL_HANDSHAKE" in said or _refuses_certificate(error)
+    code = KafkaError._SSL if is_tls else error.code()
     hint = _HINTS.get(code)
     return f"{text}; {hint}" if hint else text
 
@@ -95,7 +95,13 @@ def code_of(exc: KafkaException) -> int:
 
 def is_denied(error: KafkaError) -> bool:
     """Waiting does not help."""
-    return error.code() in DENIED
+    return error.code() in DENIED or _refuses_certificate(error)
+
+
+def _refuses_certificate(error: KafkaError) -> bool:
+    """A server that asks for a client's certificate says so after the handshake (TLS 1.3)."""
+    said = str(error.str())
+    return "tls" in said and "alert" in said and "certificate" in said
 
 
 def was_denied(exc: BrokerError) -> bool:
@@ -131,4 +137,14 @@ def closed_error(where: str) -> PublishError:
 def construction_error(exc: KafkaException) -> ConfigError:
     """The client library refused its configuration."""
     error = exc.args[0] if exc.args else exc
-    return ConfigError(f"with_kafka: {error.str() if isinstance(error, KafkaError) else error}; see client_config")
+    said = error.str() if isinstance(error, KafkaError) else str(error)
+    ways = (way for name, way in _FILES.items() if name in said)
+    return ConfigError(f"with_kafka: {said}; {next(ways, 'see client_config')}")
+
+
+_FILES = {
+    "ssl.key.location": "check key_file, and key_password if the key is encrypted",
+    "ssl.certificate.location": "check cert_file: it must be a certificate in PEM",
+    "ssl.ca.location": "check ca_file: it must hold certificates in PEM",
+}
+"""What the library calls a file -> where it was given here."""

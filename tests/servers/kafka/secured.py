@@ -25,6 +25,7 @@ _LISTENERS = {
     "SASL_SSL": "SASL_SSL",
     "SSL": "SSL",
     "EXPIRED": "SSL",
+    "MUTUAL": "SSL",
     "CONTROLLER": "PLAINTEXT",
 }
 """Name -> protocol."""
@@ -38,7 +39,7 @@ def token_for(user: str, valid_until: float) -> str:
 
 
 class SecuredKafka(KafkaServer):
-    """`KafkaServer` with five ways in and an authorizer behind them that denies what no rule allows.
+    """`KafkaServer` with six ways in and an authorizer behind them that denies what no rule allows.
 
     Attributes:
         address: no password, and everything is allowed: for what a test sets up itself.
@@ -46,6 +47,7 @@ class SecuredKafka(KafkaServer):
         sasl_ssl: the same through TLS.
         ssl: TLS without a user; everything is allowed.
         expired: the same with a certificate whose time is over.
+        mutual: TLS that asks for a client's certificate of `ca`; `/CN=client` may do everything.
         users: name -> password, the same for every mechanism: `nova` and `stranger`. Both may do nothing until `allow`.
         ca: the authority of the server's certificate, PEM.
         wrong_ca: another one, PEM.
@@ -61,6 +63,7 @@ class SecuredKafka(KafkaServer):
         self.sasl_ssl = f"{HOST}:{ports['SASL_SSL']}"
         self.ssl = f"{HOST}:{ports['SSL']}"
         self.expired = f"{HOST}:{ports['EXPIRED']}"
+        self.mutual = f"{HOST}:{ports['MUTUAL']}"
         keys = make_server_certificate(directory, self.ca, HOST)
         old_keys = make_server_certificate(directory, self.ca, HOST, "expired", expired=True)
         super().__init__(
@@ -113,12 +116,15 @@ class SecuredKafka(KafkaServer):
             "listener.security.protocol.map": ",".join(f"{name}:{_LISTENERS[name]}" for name in ports),
             "controller.quorum.voters": f"1@{HOST}:{ports['CONTROLLER']}",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS",
+            "super.users": "User:ANONYMOUS;User:CN=client",
             "sasl.enabled.mechanisms": ",".join((*MECHANISMS, TOKENS)),
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(keys),
             "listener.name.expired.ssl.keystore.type": "PEM",
             "listener.name.expired.ssl.keystore.location": str(old_keys),
+            "listener.name.mutual.ssl.client.auth": "required",
+            "listener.name.mutual.ssl.truststore.type": "PEM",
+            "listener.name.mutual.ssl.truststore.location": str(self.ca),
         }
         for listener in ("sasl_plaintext", "sasl_ssl"):
             login = f"listener.name.{listener}.{{}}.sasl.jaas.config"
