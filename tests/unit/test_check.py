@@ -9,12 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from nova import ConfigError, Finding, Task, TaskQueue, with_driver, with_memory, with_queues, with_sqlite
+from nova import (
+    ConfigError,
+    Finding,
+    QueueFull,
+    Task,
+    TaskQueue,
+    with_driver,
+    with_memory,
+    with_queues,
+    with_retry,
+    with_sqlite,
+)
 from nova.brokers.base import CheckRequest
 from nova.brokers.memory.config import MemoryConfig
 from nova.brokers.memory.driver import MemoryDriver
 from nova.brokers.sqlite.limits import FileFacts, judge, kind_of_mount
 from tests.command_line import assert_complains, run
+from tests.eventually import eventually
 from tests.unit.test_groups import WithoutRegister
 
 
@@ -136,6 +148,7 @@ def facts(**changed: object) -> FileFacts:
         "path": "/data/nova.db",
         "mount": "ext4",
         "size": 1 << 20,
+        "unused": 0,
         "free": 10 << 30,
         "journal_mode": "wal",
         "synchronous": 2,
@@ -156,10 +169,15 @@ def test_a_file_on_a_local_disk_with_room_is_well() -> None:
         ({"mount": "tmpfs"}, None, "file system", "harm", "in memory"),
         ({"mount": "overlay"}, None, "file system", "hint", "container"),
         ({"mount": None}, None, "file system", "unread", "no table of mounts"),
-        ({"free": 1 << 20}, None, "disk", "hint", "1.0 MiB free"),
+        ({"free": 8 << 20}, None, "disk", "hint", "8.0 MiB free"),
+        ({"free": (8 << 20) - 1}, None, "disk", "harm", "8.0 MiB free"),
+        ({"free": 0, "size": 1 << 30}, 2 << 30, "disk", "harm", "0.0 MiB free"),
         ({"free": 1 << 30}, 2 << 30, "disk", "harm", "grow by 2.0 GiB"),
         ({"free": 1 << 30, "size": 1 << 30}, 2 << 30, "disk", "ok", "grow by 1.0 GiB"),
-        ({"free": 0, "size": 3 << 30}, 2 << 30, "disk", "ok", "grow by 0.0 MiB"),
+        ({"size": 3 << 30}, 2 << 30, "disk", "harm", "room for 0.0 MiB more"),
+        ({"size": 3 << 30, "unused": 1 << 20}, 2 << 30, "disk", "ok", "grow by 0.0 MiB"),
+        ({"size": (2 << 30) - 65_535}, 2 << 30, "disk", "harm", "room for 0.1 MiB more"),
+        ({"size": (2 << 30) - 65_536}, 2 << 30, "disk", "ok", "grow by 0.1 MiB"),
         ({"journal_mode": "delete"}, None, "settings", "harm", "journal_mode=delete"),
         ({"synchronous": 1}, None, "settings", "harm", "synchronous=1"),
         ({"refusal": "readonly"}, None, "path", "harm", "readonly"),
@@ -224,6 +242,23 @@ def test_a_file_that_may_grow_beyond_its_real_disk_hurts(file: Callable[..., lis
     assert "max_bytes=" in found.fix
 
 
+def fill(q: TaskQueue) -> None:
+    while True:
+        q.enqueue(Task("t", b"x" * 1000))
+
+
+def test_a_file_that_is_full_hurts_until_its_tasks_are_done(tmp_path: Path) -> None:
+    with TaskQueue(with_sqlite(tmp_path / "nova.db", max_bytes=1 << 18), with_retry(max_retries=0)) as q:
+        with pytest.raises(QueueFull):
+            fill(q)
+        found = one(q.check().findings, "disk")
+        assert (found.severity, "QueueFull" in found.meaning) == ("harm", True), found
+        q.start(lambda task: None)
+        eventually(lambda: q.depth().waiting == 0)
+        assert one(q.check().findings, "disk").severity == "ok"
+        q.enqueue(Task("t", b"x" * 1000))
+
+
 def test_a_file_that_another_process_writes_now_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / "nova.db"
     with TaskQueue(with_sqlite(path, busy_timeout=0.1)) as q:
@@ -238,3 +273,11 @@ def test_a_file_that_another_process_writes_now_can_be_written(tmp_path: Path) -
 
 def test_memory_says_that_nothing_survives() -> None:
     assert severities(TaskQueue(with_memory()).check().findings) == {"durability": "hint", "connection": "ok"}
+
+
+def test_whoever_follows_the_advice_on_the_disk_is_well() -> None:
+    tight = facts(size=1 << 30, free=1 << 30)
+    found = one(judge(tight, 3 << 30), "disk")
+    assert (found.severity, found.fix) == ("harm", "free 1.0 GiB, or with_sqlite(max_bytes=2147483648)")
+    assert one(judge(tight, 2_147_483_648), "disk").severity == "ok"
+    assert one(judge(facts(size=1 << 30, free=2 << 30), 3 << 30), "disk").severity == "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,11 @@ def test_a_setting_that_loses_or_refuses_tasks_hurts(settings: dict[str, str], n
     assert found.found.startswith(shown)
     assert "kafka-configs.sh --alter --topic T" in found.fix
     assert fix in found.fix
+
+
+@pytest.mark.parametrize(("setting", "meaning"), [("retention.ms", "wait longer"), ("retention.bytes", "oldest tasks")])
+def test_what_is_lost_by_age_and_by_size_are_two_things(setting: str, meaning: str) -> None:
+    assert meaning in only(judge_topic(topic({**WANTED, setting: "1000"}), reclaim=True)).meaning
 
 
 def test_a_delay_topic_that_forgets_is_refused_and_its_clock_matters() -> None:
@@ -112,8 +118,22 @@ def test_replicas_against_those_in_sync(replicas: int, in_sync: int, severity: s
     assert words in found.meaning
 
 
-def test_topics_of_one_kind_are_one_finding() -> None:
-    assert "T, T" in only(judge_replicas([topic(), topic()])).found
+@pytest.mark.parametrize(("replicas", "in_sync"), [(1, 2), (2, 3), (3, 4), (3, 3), (2, 2), (3, 1)])
+def test_whoever_follows_the_advice_on_replicas_can_enqueue(replicas: int, in_sync: int) -> None:
+    def judged(number: int) -> Finding:
+        return only(judge_replicas([topic({**WANTED, "min.insync.replicas": str(number)}, replicas=replicas)]))
+
+    advised = re.search(r"min\.insync\.replicas=(\d+)", judged(in_sync).fix)
+    assert advised is not None
+    followed = judged(int(advised[1]))
+    assert followed.severity == ("ok" if replicas > 2 else "hint")
+    assert "nothing can be enqueued" not in followed.meaning
+
+
+def test_topics_of_one_kind_are_one_finding_whose_fix_is_for_all() -> None:
+    found = only(judge_replicas([topic({**WANTED, "min.insync.replicas": "1"}) for _ in range(2)]))
+    assert "T, T" in found.found
+    assert "likewise for the other topics" in found.fix
 
 
 @pytest.mark.parametrize(("workers", "severity"), [(6, "ok"), (7, "harm")])
@@ -134,13 +154,21 @@ def test_a_session_outside_of_the_brokers_bounds_hurts() -> None:
     found = cluster({**bounds, "group.min.session.timeout.ms": "10001"})["session timeout"]
     assert (found.severity, found.found.split(",")[0]) == ("harm", "10001 to 1800000 ms")
     assert cluster({**bounds, "group.max.session.timeout.ms": "9999"})["session timeout"].severity == "harm"
+    at_its_edges = {"group.min.session.timeout.ms": "10000", "group.max.session.timeout.ms": "10000"}
+    assert cluster(at_its_edges)["session timeout"].severity == "ok"
 
 
 def test_a_group_that_is_too_small_and_offsets_that_are_forgotten_soon() -> None:
     found = cluster({"group.max.size": "2", "offsets.retention.minutes": "1440"})
     assert (found["group size"].severity, found["group size"].found) == ("harm", "group.max.size=2, 3 workers")
+    assert found["group size"].meaning == "1 workers are not let in"
     assert (found["offsets"].severity, found["offsets"].found) == ("hint", "offsets.retention.minutes=1440 (1 days)")
     assert "group size" not in cluster({"group.max.size": "3"})
+
+
+@pytest.mark.parametrize(("minutes", "severity"), [("10080", "ok"), ("10079", "hint")])
+def test_offsets_are_to_be_kept_for_a_week(minutes: str, severity: str) -> None:
+    assert cluster({"offsets.retention.minutes": minutes})["offsets"].severity == severity
 
 
 def test_broker_settings_that_may_not_be_read_are_told() -> None:

@@ -47,7 +47,10 @@ def test_a_server_as_it_comes_is_well() -> None:
         ({"frame_max": 8192}, "frame_max", "harm", "8192 bytes"),
         ({"frame_max": 0}, "frame_max", "ok", "0 bytes"),
         ({"channel_max": 10}, "channel_max", "harm", "10 on"),
+        ({"frame_max": 32_768}, "frame_max", "hint", "32768 bytes"),
+        ({"frame_max": 131_072}, "frame_max", "ok", "131072 bytes"),
         ({"channel_max": 0}, "channel_max", "ok", "0 on"),
+        ({"channel_max": 16}, "channel_max", "ok", "16 on"),
     ],
 )
 def test_each_trouble_of_a_server_has_its_number(changed: dict[str, Any], name: str, severity: str, words: str) -> None:

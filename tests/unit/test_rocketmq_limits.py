@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,7 +28,11 @@ SETTINGS = {
     "timerPrecisionMs": "1000",
     "popConsumerKVServiceEnable": "true",
     "flushDiskType": "SYNC_FLUSH",
+    "cleanFileForciblyEnable": "false",
+    "diskSpaceCleanForciblyRatio": "85",
+    "diskSpaceWarningLevelRatio": "90",
 }
+RUNTIME = {"brokerVersionDesc": "V5_4_0", "commitLogDiskRatio": "0.84"}
 
 
 def proxy(config: dict[str, Any] | None = None, **changed: int | None) -> dict[str, Finding]:
@@ -40,8 +47,10 @@ def proxy(config: dict[str, Any] | None = None, **changed: int | None) -> dict[s
 
 
 def broker(config: dict[str, Any] | None = None, **changed: str | None) -> dict[str, Finding]:
-    settings = {name: value for name, value in {**SETTINGS, **changed}.items() if value is not None}
-    facts = BrokerFacts("a", "V5_4_0", settings)
+    """What is found with a setting, or something that the running broker tells, changed; None = it is not told."""
+    told = {name: value for name, value in {**SETTINGS, **RUNTIME, **changed}.items() if value is not None}
+    runtime = {name: told.pop(name) for name in RUNTIME if name in told}
+    facts = BrokerFacts("a", settings=told, runtime=runtime)
     return {found.name: found for found in judge_broker(facts, RocketMQConfig(endpoints="h:1", **(config or {})))}
 
 
@@ -53,6 +62,8 @@ def test_a_server_that_is_set_as_advised_is_well() -> None:
     ("config", "changed", "name", "severity", "words"),
     [
         ({"invisible_duration": 9.0}, {}, "invisible duration", "harm", "10000 to 43200000 ms"),
+        ({"invisible_duration": 10.0}, {}, "invisible duration", "ok", "10000 to 43200000 ms"),
+        ({"invisible_duration": 60.0}, {"most_invisible_ms": 60_000}, "invisible duration", "ok", "10000 to 60000 ms"),
         ({}, {"most_invisible_ms": 60_000}, "invisible duration", "harm", "10000 to 60000 ms"),
         ({}, {"least_invisible_ms": None}, "invisible duration", "unread", ""),
         ({}, {"max_body_bytes": 1 << 20}, "body size", "harm", "1048576 bytes"),
@@ -82,6 +93,14 @@ def test_each_limit_of_a_proxy_has_its_number(
         ({}, {"popConsumerKVServiceEnable": "false"}, "popConsumerKVServiceEnable of a", "harm", "false"),
         ({}, {"popConsumerKVServiceEnable": None}, "popConsumerKVServiceEnable of a", "harm", "not known"),
         ({}, {"flushDiskType": "ASYNC_FLUSH"}, "flushDiskType of a", "hint", "ASYNC_FLUSH"),
+        ({}, {"commitLogDiskRatio": "0.89"}, "disk of a", "ok", "89 % used"),
+        ({}, {"commitLogDiskRatio": "0.90"}, "disk of a", "harm", "90 % used"),
+        ({}, {"commitLogDiskRatio": "0.68", "diskSpaceWarningLevelRatio": "60"}, "disk of a", "harm", "68 % used"),
+        ({}, {"commitLogDiskRatio": "-1"}, "disk of a", "unread", ""),
+        ({}, {"commitLogDiskRatio": None}, "disk of a", "unread", ""),
+        ({}, {"cleanFileForciblyEnable": "true"}, "disk of a", "hint", "84 % used, cleanFileForciblyEnable=true"),
+        ({}, {"cleanFileForciblyEnable": None}, "disk of a", "hint", "84 % used, cleanFileForciblyEnable=true"),
+        ({}, {"cleanFileForciblyEnable": "true", "commitLogDiskRatio": "0.85"}, "disk of a", "harm", "85 % used"),
     ],
 )
 def test_each_setting_of_a_broker_has_its_number(
@@ -91,6 +110,31 @@ def test_each_setting_of_a_broker_has_its_number(
     assert found.severity == severity
     assert words in found.found
     assert bool(found.fix) is (severity != "ok")
+
+
+@pytest.mark.parametrize(
+    ("judge", "config", "changed", "name"),
+    [
+        (proxy, {}, {"max_body_bytes": 1_234_567}, "body size"),
+        (proxy, {"max_delay": 5_000_000.0}, {"most_delay_ms": 1_234_567_891}, "delay"),
+        (broker, {"max_delay": 5_000_000.0}, {"timerMaxDelaySec": "1234567"}, "timerMaxDelaySec of a"),
+        (broker, {}, {"timerPrecisionMs": "2000"}, "timerPrecisionMs of a"),
+    ],
+)
+def test_whoever_follows_the_advice_is_well(
+    judge: Callable[..., dict[str, Finding]], config: dict[str, Any], changed: dict[str, Any], name: str
+) -> None:
+    advised = re.match(r"with_rocketmq\((\w+)=([\d.e+]+)\)", judge(config, **changed)[name].fix)
+    assert advised is not None
+    told = {**config, advised[1]: ast.literal_eval(advised[2])}
+    assert judge(told, **changed)[name].severity == "ok"
+
+
+def test_the_bounds_of_a_lease_are_named_in_its_unit() -> None:
+    found = proxy({"invisible_duration": 9.0}, least_invisible_ms=10_500, most_invisible_ms=60_000)[
+        "invisible duration"
+    ]
+    assert "from 10.5 to 60, or" in found.fix
 
 
 @pytest.mark.parametrize(("retries", "severity"), [(16, "harm"), (99_999, "harm"), (100_000, "ok"), (None, "ok")])

@@ -264,22 +264,23 @@ def _judge_size(name: str, value: str, wanted: str) -> list[Finding]:
 
 def _judge_replicas(names: Sequence[str], replicas: int, in_sync: int) -> Finding:
     found = f"{replicas}, min.insync.replicas={in_sync}: {', '.join(names)}"
+    others = ", and likewise for the other topics" if len(names) > 1 else ""
     if in_sync > replicas:
         return Finding(
             "harm",
             "replicas",
             found,
             "every enqueue fails: acks=all waits for more replicas than there are",
-            _alter(names[0], f"min.insync.replicas={max(1, replicas - 1)}"),
+            f"{_alter(names[0], f'min.insync.replicas={max(1, replicas - 1)}')}{others}",
         )
     if replicas == 1:
         meaning, fix = "tasks are gone with this one broker's disk", "three replicas and min.insync.replicas=2"
     elif in_sync == 1:
         meaning = "a task may be confirmed while one replica alone has it, and be lost with that broker"
-        fix = _alter(names[0], "min.insync.replicas=2")
+        fix = f"{_alter(names[0], 'min.insync.replicas=2')}{others}"
     elif in_sync == replicas:
         meaning = "while one broker is down nothing can be enqueued"
-        fix = f"{_alter(names[0], f'min.insync.replicas={replicas - 1}')}, or one replica more"
+        fix = f"{_alter(names[0], f'min.insync.replicas={replicas - 1}')}{others}, or one replica more"
     else:
         return Finding("ok", "replicas", found)
     return Finding("hint", "replicas", found, meaning, fix)

@@ -222,10 +222,10 @@ class Broker:
         text = self.call(_GET_SETTINGS).body.decode(errors="replace")
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
-    def version(self) -> str:
-        """As the broker says it, such as `V5_4_0`; "?" if it does not."""
+    def runtime(self) -> dict[str, str]:
+        """What the broker tells of its run, such as `brokerVersionDesc` and, how full its disk is, `commitLogDiskRatio`."""
         table = _as_dict(loads(self.call(_RUNTIME).body)).get("table") or {}
-        return str(table.get("brokerVersionDesc", "?"))
+        return {str(name): str(value) for name, value in table.items()}
 
     def close(self) -> None:
         """Let go."""

@@ -81,7 +81,7 @@ class Checkup:
         found = [
             finding
             for broker in brokers
-            for finding in judge_broker(BrokerFacts(broker.name, broker.version(), broker.settings()), self._config)
+            for finding in judge_broker(BrokerFacts(broker.name, broker.settings(), broker.runtime()), self._config)
         ]
         names = [self._names.consumer_group(group), self._names.forwarder]
         tables = {broker.name: broker.groups() for broker in brokers}

@@ -24,6 +24,8 @@ __all__ = [
 
 KEEPS_LONG = 30 * 24
 """Hours; a broker that deletes messages sooner than that is worth a word."""
+FULL, DELETES = 90, 85
+"""Percent of a broker's disk from which it stores nothing more, and from which it deletes, unless it says otherwise."""
 LEAST_RETRIES = 100_000
 """Of a consumer group: after so many returns the server would take a task away."""
 
@@ -40,11 +42,11 @@ class ProxyFacts:
 
 @dataclass(frozen=True, slots=True)
 class BrokerFacts:
-    """A broker's own settings."""
+    """A broker's own settings, and what it tells of its run."""
 
     name: str
-    version: str
     settings: Mapping[str, str]
+    runtime: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,9 @@ def judge_broker(broker: BrokerFacts, config: RocketMQConfig) -> list[Finding]:
     """How long a broker keeps messages, how it times them, and what it may lose."""
     settings, at = broker.settings, f"of {broker.name}"
     return [
-        Finding("ok", f"version {at}", broker.version),
+        Finding("ok", f"version {at}", broker.runtime.get("brokerVersionDesc", "?")),
         _judge_age(settings, at),
+        _judge_disk(broker, at),
         *_judge_timers(settings, at, config),
         _judge_handing_out(settings, at),
         *_judge_flush(settings, at),
@@ -172,7 +175,7 @@ def _judge_delay(proxy: ProxyFacts, config: RocketMQConfig) -> Finding:
     most = proxy.most_delay_ms
     if most is None:
         return _unread("delay", "maxDelayTimeMills")
-    found = f"{most} ms ({most / 3_600_000:g} h), with_rocketmq(max_delay={config.max_delay:g})"
+    found = f"{most} ms ({most / 3_600_000:g} h), with_rocketmq(max_delay={config.max_delay:.10g})"
     if config.max_delay * 1000 <= most:
         return Finding("ok", "delay", f"{found}; longer ones are chained")
     return Finding(
@@ -180,7 +183,7 @@ def _judge_delay(proxy: ProxyFacts, config: RocketMQConfig) -> Finding:
         "delay",
         found,
         "tasks that are due later than that are refused",
-        f"with_rocketmq(max_delay={most / 1000:g}), or raise the proxy's maxDelayTimeMills",
+        f"with_rocketmq(max_delay={most / 1000:.10g}), or raise the proxy's maxDelayTimeMills",
     )
 
 
@@ -200,6 +203,32 @@ def _judge_age(settings: Mapping[str, str], at: str) -> Finding:
     )
 
 
+def _judge_disk(broker: BrokerFacts, at: str) -> Finding:
+    """Source: `CleanCommitLogService`; a file that is deleted `cleanAtOnce` may hold what nobody has read."""
+    name, settings = f"disk {at}", broker.settings
+    try:
+        used = round(float(broker.runtime.get("commitLogDiskRatio", "-1")) * 100)
+    except ValueError:
+        used = -1
+    if used < 0:
+        return _unread(name, "diskSpaceWarningLevelRatio")
+    full = min(_number(settings, "diskSpaceWarningLevelRatio") or FULL, FULL)
+    if used >= full:
+        return Finding(
+            "harm", name, f"{used} % used", f"from {full} % on nothing more is stored: enqueue fails", "free some"
+        )
+    if settings.get("cleanFileForciblyEnable", "true") == "false":
+        return Finding("ok", name, f"{used} % used; from {full} % on nothing more is stored")
+    deletes = min(_number(settings, "diskSpaceCleanForciblyRatio") or DELETES, DELETES)
+    return Finding(
+        "harm" if used >= deletes else "hint",
+        name,
+        f"{used} % used, cleanFileForciblyEnable=true",
+        f"from {deletes} % on the oldest tasks are deleted, whether anybody has read them or not",
+        "keep it well below that; cleanFileForciblyEnable=false in broker.conf has enqueue fail instead",
+    )
+
+
 def _judge_timers(settings: Mapping[str, str], at: str, config: RocketMQConfig) -> list[Finding]:
     if settings.get("timerWheelEnable") == "false":
         return [
@@ -214,7 +243,7 @@ def _judge_timers(settings: Mapping[str, str], at: str, config: RocketMQConfig) 
     found: list[Finding] = []
     longest, precision = _number(settings, "timerMaxDelaySec"), _number(settings, "timerPrecisionMs")
     if longest is not None:
-        shown = f"{longest} s, with_rocketmq(max_delay={config.max_delay:g})"
+        shown = f"{longest} s, with_rocketmq(max_delay={config.max_delay:.10g})"
         found.append(
             Finding("ok", f"timerMaxDelaySec {at}", shown)
             if config.max_delay <= longest

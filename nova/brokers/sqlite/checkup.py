@@ -23,10 +23,14 @@ def look(connection: sqlite3.Connection, path: str) -> FileFacts:
     """
     (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (unused,) = connection.execute("PRAGMA freelist_count").fetchone()
     return FileFacts(
         path=path,
         mount=kind_of_mount(os.path.realpath(path), MOUNTS.read_text("utf-8")) if MOUNTS.exists() else None,
-        size=os.path.getsize(path),
+        size=pages * page,
+        unused=unused * page,
         free=shutil.disk_usage(os.path.dirname(path)).free,
         journal_mode=journal_mode,
         synchronous=synchronous,

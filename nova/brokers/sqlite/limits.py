@@ -24,6 +24,10 @@ IN_MEMORY = frozenset({"ramfs", "tmpfs"})
 OF_CONTAINER = frozenset({"aufs", "overlay"})
 LITTLE = 1 << 30
 """Bytes: with less left on a disk that nothing bounds, it is worth a word."""
+NOTHING = 8 << 20
+"""Bytes: with less left on a disk no write is sure, for SQLite's log alone grows to four MiB before it is written back."""
+LEAST_ROOM = 1 << 16
+"""Bytes: with less left up to `max_bytes`, a few tasks at most are taken."""
 FULL = 2
 """`PRAGMA synchronous`: each commit waits for the disk."""
 
@@ -34,7 +38,8 @@ class FileFacts:
 
     Attributes:
         mount: the kind of its file system; None = this system does not tell.
-        size: bytes that the file has now.
+        size: bytes that the file has now, or will have when its log is written back.
+        unused: those of them that hold nothing and will be filled before the file grows.
         free: bytes that its disk has left for us.
         refusal: why it cannot be written, or None.
         synchronous: as the pragma says it.
@@ -43,6 +48,7 @@ class FileFacts:
     path: str
     mount: str | None
     size: int
+    unused: int
     free: int
     journal_mode: str
     synchronous: int
@@ -118,6 +124,14 @@ def _judge_mount(file: FileFacts) -> Finding:
 
 
 def _judge_room(file: FileFacts, max_bytes: int | None) -> Finding:
+    if file.free < NOTHING:
+        return Finding(
+            "harm",
+            "disk",
+            f"{_shown(file.free)} free",
+            "nothing can be enqueued or handled once the rest is used",
+            "free some, or a path on another disk",
+        )
     if max_bytes is None:
         found = f"{_shown(file.free)} free, no with_sqlite(max_bytes=…)"
         if file.free >= LITTLE:
@@ -125,7 +139,19 @@ def _judge_room(file: FileFacts, max_bytes: int | None) -> Finding:
         return Finding(
             "hint", "disk", found, "the file may fill the disk for everybody", "free some, or with_sqlite(max_bytes=…)"
         )
+    return _judge_bound(file, max_bytes)
+
+
+def _judge_bound(file: FileFacts, max_bytes: int) -> Finding:
     left = max(0, max_bytes - file.size)
+    if left + file.unused < LEAST_ROOM:
+        return Finding(
+            "harm",
+            "disk",
+            f"room for {_shown(left + file.unused)} more, with_sqlite(max_bytes={max_bytes})",
+            "the file is full: enqueue fails with QueueFull until tasks are done",
+            "let workers catch up, purge dead letters, or raise with_sqlite(max_bytes=…)",
+        )
     found = f"{_shown(file.free)} free, the file may grow by {_shown(left)} to with_sqlite(max_bytes={max_bytes})"
     if file.free >= left:
         return Finding("ok", "disk", found)
