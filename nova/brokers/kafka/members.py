@@ -73,4 +73,7 @@ class Members:
 
 def group_in_use(where: str, group: str) -> BrokerError:
     """The refusal to remove a group that works."""
-    return BrokerError(f"{where}: the group {group!r} has running workers; stop its workers first")
+    return BrokerError(
+        f"{where}: the group {group!r} has running workers; stop its workers first (one that was killed counts until its "
+        "session_timeout is over)"
+    )

@@ -252,8 +252,7 @@ class _Parts:
 
     def remove_group(self, group: str) -> bool:
         """In an order in which a second call finishes what a first one did not."""
-        if self.registry.is_active(group):
-            raise BrokerError(f"{self._where}: the group {group!r} has running workers; stop its workers first")
+        self.registry.check_idle(group)
         letters = self.browse_dead(self.names.dead, group)
         while page := letters.read(1000):
             letters.remove([delivery for _, delivery in page])

@@ -116,6 +116,18 @@ class Registry:
         name = self._names.consumer_group(group)
         return any(broker.is_connected(name) for broker in self._admin.brokers("listing groups"))
 
+    def check_idle(self, group: str) -> None:
+        """See that nobody works for a group.
+
+        Raises:
+            BrokerError: somebody does, or was killed less than two minutes ago: the server counts it in until then (115 s).
+        """
+        if self.is_active(group):
+            raise BrokerError(
+                f"{self._where}: the group {group!r} has running workers; stop its workers first (one that was killed counts "
+                "for two minutes)"
+            )
+
     def remove(self, group: str) -> bool:
         """Forget a group, in an order in which a second call finishes what a first one did not; False = there is none.
 
@@ -126,8 +138,7 @@ class Registry:
         brokers = self._admin.brokers("removing a group")
         if all(broker.group(name) is None for broker in brokers):
             return False
-        if self.is_active(group):
-            raise BrokerError(f"{self._where}: the group {group!r} has running workers; stop its workers first")
+        self.check_idle(group)
         with self._alone(brokers[0]):
             for broker in brokers:
                 self._remove(broker, name)
