@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from nova import options
-from nova.config.names import DRIVERS, KEYS, SECTIONS, VALUES, Function, check_known, parameters_of
+from nova.config.names import DRIVERS, KEYS, SECTIONS, VALUES, Function, check_known, kinds_of, parameters_of
 from nova.config.texts import Text, read_text, resolve, resolve_url
 from nova.errors import ConfigError
 from nova.options import Option
 
-__all__ = ["build", "driver_of"]
+__all__ = ["build"]
 
 
 def build(values: Mapping[str, Any], where: str, environ: Mapping[str, str]) -> list[Option]:
@@ -28,7 +28,7 @@ def build(values: Mapping[str, Any], where: str, environ: Mapping[str, str]) -> 
     """
     for key in values:
         check_known(str(key), KEYS, where)
-    driver = driver_of(values, where, environ)
+    driver = _driver_of(values, where, environ)
     found = [_call(DRIVERS[driver], values.get(driver, {}), f"{where}: [{driver}]", environ)]
     for key, value in values.items():
         if key in VALUES:
@@ -40,7 +40,7 @@ def build(values: Mapping[str, Any], where: str, environ: Mapping[str, str]) -> 
     return found
 
 
-def driver_of(values: Mapping[str, Any], where: str, environ: Mapping[str, str]) -> str:
+def _driver_of(values: Mapping[str, Any], where: str, environ: Mapping[str, str]) -> str:
     """The driver's name: `broker`, or the only driver that has a section, or SQLite.
 
     Raises:
@@ -50,7 +50,10 @@ def driver_of(values: Mapping[str, Any], where: str, environ: Mapping[str, str])
     broker = _resolved(values.get("broker"), f"{where}: broker", environ)
     if broker is None:
         if len(sections) > 1:
-            raise ConfigError(f'{where}: two drivers, [{sections[0]}] and [{sections[1]}]; say which: broker = "…"')
+            raise ConfigError(
+                f"{where}: two drivers, [{sections[0]}] and [{sections[1]}]; "
+                "say which by `broker`, or the variable NOVA_BROKER"
+            )
         broker = sections[0] if sections else "sqlite"
     if isinstance(broker, str) and not broker.isidentifier():  # not shown: a URL with a password may have come here
         raise ConfigError(f"{where}: broker: expected one of {', '.join(DRIVERS)}; a URL goes to from_url, or NOVA_URL")
@@ -84,7 +87,10 @@ def _read(parameter: inspect.Parameter, value: Any, where: str, environ: Mapping
     if not isinstance(text, str) or (text is value and "${" not in text):
         return value
     resolved = resolve_url(text, environ, where) if parameter.name == "url" else resolve(text, environ, where)
-    return read_text(parameter, resolved, where)
+    read = read_text(parameter, resolved, where)
+    if isinstance(read, str) and resolved != text and "str" not in kinds_of(parameter):  # not shown: it may be a secret
+        raise ConfigError(f"{where}: expected {parameter.annotation}, and what {text} stands for is none")
+    return read
 
 
 def _resolved(value: Any, where: str, environ: Mapping[str, str]) -> Any:

@@ -102,6 +102,10 @@ def _put(values: dict[str, Any], driver: str, key: str, text: str) -> None:
 
 
 def _sqlite_parts(parts: SplitResult) -> dict[str, str]:
+    if "@" in parts.netloc:  # not shown: it looks like a password
+        raise ConfigError(
+            "from_url: sqlite:// takes a path, no user and no host; write sqlite:///relative.db or sqlite:////absolute.db"
+        )
     path = unquote(parts.netloc + parts.path).removeprefix("/")
     return {"path": path} if path else {}
 

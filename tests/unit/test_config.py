@@ -92,7 +92,7 @@ def test_every_function_of_options_can_be_configured_or_needs_an_object() -> Non
         ({"retry": {"max_retries": "3"}}, r"\[retry\]: with_retry\(max_retries\)"),
         ({"retry": 3}, "table of options"),
         ({"broker": "kafak"}, "unknown 'kafak'"),
-        ({"sqlite": {}, "memory": {}}, "two drivers"),
+        ({"sqlite": {}, "memory": {}}, "two drivers, .* say which by `broker`"),
         ({"delay_slots": {"count": 3}}, "'duration' is missing"),
         ({"queues": "default"}, r"write \['default'\]"),
         ({"queues": "default, imports"}, r"write \['default', 'imports'\]"),
@@ -136,6 +136,12 @@ def test_a_url_carries_group_prefix_and_format() -> None:
 def test_wrong_urls_are_refused(url: Any) -> None:
     with pytest.raises(ConfigError):
         TaskQueue.from_url(url)
+
+
+def test_a_url_of_sqlite_takes_no_user() -> None:
+    with pytest.raises(ConfigError, match="takes a path, no user and no host; write sqlite:///relative") as refused:
+        TaskQueue.from_url("sqlite://user:hunter2@host/nova.db")
+    assert "hunter2" not in str(refused.value)
 
 
 def test_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

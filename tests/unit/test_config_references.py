@@ -37,6 +37,14 @@ def test_a_variable_is_read_as_what_the_option_takes() -> None:
     assert found.retry.max_retries == 3
 
 
+@pytest.mark.parametrize("option", ["partitions", "reclaim", "session_timeout"])
+def test_a_variable_where_it_does_not_belong_is_not_shown(option: str) -> None:
+    with pytest.raises(ConfigError, match=option) as caught:
+        of({"kafka": {"bootstrap_servers": "a:1", option: "${PASSWORD}"}}, PASSWORD="hunter2")
+    assert "hunter2" not in str(caught.value)
+    assert "${PASSWORD}" in str(caught.value)
+
+
 def test_queues_and_tables_may_hold_variables() -> None:
     kafka = {"bootstrap_servers": "a:1", "client_config": {"client.rack": "${ZONE}"}}
     found = of(
