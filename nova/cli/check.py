@@ -15,7 +15,7 @@ from nova.check import CheckReport
 from nova.cli.options import AsJson, split_names
 from nova.cli.outcome import DONE, FAILED
 from nova.cli.output import write_json, write_line
-from nova.cli.target import ConfigFile, Url, check_one, queue_of
+from nova.cli.target import ConfigFile, Url, queue_of
 from nova.errors import ConfigError
 
 __all__ = ["check"]
@@ -47,7 +47,6 @@ def check(
     if file is not None and config is not None:
         raise ConfigError("check: the file is given twice; leave --config out")
     chosen = config if file is None else file
-    check_one(chosen, url)
     queue = queue_of(chosen, url)
     try:  # not `with`: a broker that cannot be reached is a finding
         report = queue.check(split_names(queues), workers=workers)

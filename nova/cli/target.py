@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
-from nova.config import from_config, from_environment, from_url
+from nova.config import from_environment
 from nova.errors import ConfigError
-from nova.options import with_group_id, with_topic_prefix
+from nova.options import Option, with_group_id, with_topic_prefix
 from nova.signals import StopRequests
 from nova.taskqueue import TaskQueue
 
@@ -35,20 +36,12 @@ Url: TypeAlias = Annotated[
 
 
 def queue_of(config: Path | None, url: str | None) -> TaskQueue:
-    """The queue that was named, not opened yet. The environment counts only if neither option is given.
+    """The queue that was named, not opened yet.
 
     Raises:
         ConfigError: none or two are named, or what is named is wrong.
     """
-    check_one(config, url)
-    if config is not None:
-        return TaskQueue.from_config(config)
-    if url is not None:
-        return TaskQueue.from_url(url)
-    try:
-        return TaskQueue.from_env()
-    except ConfigError as exc:
-        raise ConfigError(f"{exc} (or give --config FILE or --url URL)") from exc
+    return TaskQueue(*_options_of(config, url))
 
 
 def queues_apart(config: Path | None, url: str | None, name: str) -> Callable[[], TaskQueue]:
@@ -60,23 +53,32 @@ def queues_apart(config: Path | None, url: str | None, name: str) -> Callable[[]
     Raises:
         ConfigError: none or two are named, or what is named is wrong.
     """
-    check_one(config, url)
-    if config is not None:
-        found = from_config(config)
-    else:
-        found = from_environment() if url is None else from_url(url)
+    found = _options_of(config, url)
     kept = [option for option in found if option.setting not in ("topic_prefix", "group_id", "queues")]
     return lambda: TaskQueue(*kept, with_topic_prefix(name), with_group_id(name))
 
 
+def _options_of(config: Path | None, url: str | None) -> list[Option]:
+    """What the environment says, a file or URL that was named in the place of its own: as `nova worker` has it."""
+    check_one(config, url)
+    if config is not None or url is not None:
+        return from_environment({**os.environ, "NOVA_CONFIG": str(config or ""), "NOVA_URL": url or ""})
+    try:
+        return from_environment()
+    except ConfigError as exc:
+        raise ConfigError(f"{exc} (or give --config FILE or --url URL)") from exc
+
+
 def check_one(config: Path | None, url: str | None) -> None:
-    """Refuse two ways to say which.
+    """Refuse two ways to say which, and a URL that says nothing, such as that of a shell's variable that is not set.
 
     Raises:
-        ConfigError: both are given.
+        ConfigError: both are given, or the URL is empty.
     """
     if config is not None and url is not None:
         raise ConfigError("--config and --url are both given; keep one")
+    if url == "":
+        raise ConfigError("--url: expected a URL such as sqlite:///nova.db, got an empty one")
 
 
 def lonely_driver(queue: TaskQueue) -> str | None:

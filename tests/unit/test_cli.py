@@ -64,6 +64,17 @@ def test_remove_takes_the_queue_from_a_file(directory: Path) -> None:
     assert [group["name"] for group in json.loads(left.stdout)] == ["new"]
 
 
+@pytest.mark.parametrize("option", ["--config=queue.toml", "--url=sqlite:///nova.db"])
+def test_variables_of_options_hold_beside_a_file_or_url_as_they_do_for_a_worker(tmp_path: Path, option: str) -> None:
+    """Else `nova dead` would look at another group than the worker that was started with the same words."""
+    (tmp_path / "queue.toml").write_text('group_id = "file"\n[sqlite]\npath = "nova.db"\n', encoding="utf-8")
+    found = json.loads(run(tmp_path, "queues", "--json", option, NOVA_GROUP_ID="told", NOVA_URL="").stdout)
+    assert found["group"] == "told"
+    assert_complains(run(tmp_path, "queues", option, NOVA_GROUPID="told"), 2, "did you mean NOVA_GROUP_ID")
+    bench = run(tmp_path, "bench", "--tasks", "100", "--lone", "1", option, NOVA_SQLITE_MAX_BYTES="1")
+    assert_complains(bench, 1, "max_bytes")
+
+
 def test_remove_prints_json(directory: Path) -> None:
     finished = run(directory, "groups", "remove", "old", "--yes", "--json", "--url", "sqlite:///nova.db")
     assert (finished.returncode, json.loads(finished.stdout)) == (0, {"removed": "old"})
@@ -112,6 +123,7 @@ def test_what_the_operation_refuses_exits_1(directory: Path) -> None:
         (("groups", "list", "--config", "no.toml"), "no.toml"),
         (("groups", "list", "--url", "sqlit:///n.db"), "did you mean 'sqlite'"),
         (("groups", "list", "--url", "memory://", "--config", "x"), "keep one"),
+        (("groups", "list", "--url", ""), "--url: expected a URL"),
         (("groups", "remove", "a.b", "--yes", "--url", "sqlite:///n.db"), "no dots"),
     ],
 )
@@ -194,6 +206,15 @@ def test_completion_is_installed_for_bash(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished
     (installed,) = (tmp_path / ".bash_completions").iterdir()
     assert "_NOVA_COMPLETE=complete_bash" in installed.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", [("version",), ("version", "--json")], ids=["table", "JSON"])
+def test_output_that_cannot_be_written_is_one_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """A full disk, say: whoever reads the file must not take half of it for all."""
+    with open("/dev/full", "w") as full:
+        finished = subprocess.run([NOVA, *arguments], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert finished.returncode == 1
+    assert finished.stderr == "nova: cannot write to standard output: No space left on device\n"
 
 
 def test_help_says_what_exit_codes_mean(tmp_path: Path) -> None:
