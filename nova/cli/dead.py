@@ -16,7 +16,7 @@ from nova.cli.target import ConfigFile, TaskQueue, Url, queue_of
 from nova.codecs import find_codec
 from nova.dead import DeadTask
 from nova.envelope import codec_of
-from nova.errors import ConfigError, NovaError
+from nova.errors import BrokerError, ConfigError, NovaError
 
 __all__ = ["commands"]
 
@@ -176,7 +176,10 @@ def _many(q: TaskQueue, verb: str, filters: Filters, limit: int | None, *, yes: 
     with bar(f"{verb}:", most if not filters else None) as show:
         while True:
             wanted = CHUNK if limit is None else min(CHUNK, limit - done)
-            moved = act(limit=wanted, **filters)
+            try:
+                moved = act(limit=wanted, **filters)
+            except BrokerError as exc:
+                raise Failed(f"{exc} (done before: {done})") from exc
             done += moved
             show(done)
             if moved < wanted or done >= most:

@@ -14,7 +14,7 @@ from nova.task import Task
 
 __all__ = ["STALL", "Figures", "Latency", "measure"]
 
-STALL = 60.0
+STALL = 150.0
 """Seconds without another task after which the rest counts as lost: longer than any broker's lease by default."""
 LOOK_EVERY = 0.002
 TYPE = "nova.bench"

@@ -13,6 +13,7 @@ from nova.cli import bench as command
 from nova.cli import measuring
 from nova.cli.measuring import Figures, Latency
 from tests.command_line import assert_complains, run
+from tests.docs.reference.drivers import capabilities
 
 URL = "sqlite:///nova.db"
 
@@ -111,6 +112,11 @@ def test_a_task_that_does_not_come_is_lost_and_one_that_comes_again_is_counted(
     )
     assert (found.lost, found.twice) == (1, 1)
     assert not found.is_sound
+
+
+def test_a_task_is_not_lost_while_a_broker_may_still_lend_it() -> None:
+    """What was in a connection that broke comes again when its lease is over."""
+    assert max(one.lease or 0.0 for one in capabilities()) < measuring.STALL
 
 
 @pytest.mark.slow

@@ -6,13 +6,19 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nova import ReceivedTask, Reject, Task, TaskQueue, with_retry, with_sqlite
+from nova import BrokerUnavailable, ReceivedTask, Reject, Task, TaskQueue, with_driver, with_retry, with_sqlite
+from nova.brokers.base import Confirmation, Message
+from nova.brokers.memory.config import MemoryConfig
+from nova.brokers.memory.driver import MemoryDriver
+from nova.cli import dead
+from nova.cli.outcome import Failed
 from tests.command_line import NOVA, assert_complains, clean_environment, run
 from tests.eventually import eventually
 
@@ -39,10 +45,10 @@ def bury(directory: Path, *tasks: Task, reason: str = "rejected") -> None:
         raise Reject("it is bad") if reason == "rejected" else RuntimeError("it broke")
 
     with queue_in(directory) as q:
-        dead = q.depth().dead
+        before = q.depth().dead
         q.enqueue_batch(tasks).raise_for_failures()
         q.start(handle, concurrency=1)
-        eventually(lambda: q.depth().dead == dead + len(tasks))
+        eventually(lambda: q.depth().dead == before + len(tasks))
 
 
 def ids_of(directory: Path, *options: str) -> list[str]:
@@ -277,6 +283,31 @@ def test_dead_show_says_why_and_what(directory: Path) -> None:
     assert "reason:     retries exhausted\n" in text
     assert "RuntimeError: it broke" in text
     assert_complains(run(directory, "dead", "show", "m9", "--url", URL), 1, "'m9'", "nova dead list")
+
+
+class Leaving(MemoryDriver):
+    """A broker that goes away after the first messages that are sent to it from now on."""
+
+    left: int | None = None
+
+    def publish(self, messages: Sequence[Message]) -> Confirmation:
+        if self.left is not None and self.left < len(messages):
+            raise BrokerUnavailable("gone")
+        self.left = None if self.left is None else self.left - len(messages)
+        return super().publish(messages)
+
+
+def test_what_was_requeued_before_the_broker_went_is_said() -> None:
+    driver = Leaving(MemoryConfig())
+    q = TaskQueue(with_driver(driver), with_retry(max_retries=0))
+    q.enqueue_batch([Task("t", id=f"t{n}") for n in range(1500)])
+    q.start(lambda task: task.json()["no such key"])
+    eventually(lambda: q.depth().dead == 1500)
+    driver.left = 1000
+    with pytest.raises(Failed, match=r"gone \(done before: 1000\)"):
+        dead._many(q, "requeue", {}, None, yes=True)
+    driver.left = None
+    q.stop()
 
 
 def test_dead_requeue_by_id(directory: Path) -> None:
