@@ -72,6 +72,7 @@ class TaskQueue:
         self._lock = threading.RLock()
         self._driver: Driver | None = None
         self._pid = os.getpid()
+        self._refusal: str | None = None
         self._producer: Producer | None = None
         self._ensured: set[str] = set()
         self._workers: list[Worker] = []
@@ -446,6 +447,8 @@ class TaskQueue:
         if self._pid != os.getpid():
             self._leave_parent()
         with self._lock:
+            if self._refusal is not None:
+                raise ConfigError(self._refusal)
             if self._stopped:
                 raise QueueClosed("this queue was stopped; build a new TaskQueue")
             if self._driver is None:
@@ -455,33 +458,28 @@ class TaskQueue:
                 self._driver = driver
             return self._driver
 
-    def _forget_parent(self) -> Driver | None:
-        """Drop what a fork brought along: the parent's driver, which is returned, its workers, a lock that may be held."""
+    def _forget_parent(self) -> None:
+        """Drop what a fork brought along: the parent's driver, its workers, a lock that may be held."""
         self._lock = threading.RLock()
         driver, self._driver = self._driver, None
-        self._pid = os.getpid()
         self._workers = []
         self._claimed = {}
         self._ensured = set()
         if driver is not None:
             _inherited.append(driver)
-        return driver
+        self._pid = os.getpid()
 
     def _leave_parent(self) -> None:
-        """Start afresh in a forked child.
-
-        Raises:
-            ConfigError: the parent's open driver cannot follow.
-        """
-        driver = self._forget_parent()
-        if driver is None:
-            return
-        if driver.capabilities.after_fork == "refuse" or isinstance(self._settings.driver, Driver):
-            self._stopped = True
-            raise ConfigError(
+        """Start afresh in a forked child, or keep for every use why the parent's open driver cannot follow."""
+        driver = self._driver
+        if driver is not None and (
+            driver.capabilities.after_fork == "refuse" or isinstance(self._settings.driver, Driver)
+        ):
+            self._refusal = (
                 f"this queue was opened before a fork and its driver {driver.capabilities.name!r} cannot follow into the "
                 "child; build the TaskQueue in the child, or use spawn"
             )
+        self._forget_parent()
 
     async def _opened(self, prepare: Callable[[], T]) -> T:
         """Prepare on the loop if the driver is open, else on a thread, since opening blocks."""

@@ -58,6 +58,15 @@ def test_a_bad_task_in_a_batch_sends_none_of_it(broker: Broker) -> None:
     assert q.depth().waiting == 0
 
 
+def test_max_body_bytes_is_the_largest_body(broker: Broker) -> None:
+    broker.section = {**broker.section, "max_body_bytes": 1000}
+    q = broker.queue(message_format="blob")
+    q.enqueue(Task("t", bytes(1000)))
+    with pytest.raises(EncodeError, match="takes at most 1000"):
+        q.enqueue(Task("t", bytes(1001)))
+    assert q.depth().waiting == 1
+
+
 def test_async_verbs_store_and_report(broker: Broker) -> None:
     q = broker.queue()
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -245,6 +246,34 @@ def test_a_fork_reopens_or_refuses(broker: Broker) -> None:
     assert os.waitstatus_to_exitcode(status) == expected
     q.enqueue(Task("t"))
     assert q.depth().waiting == (4 if expected == 0 else 2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_queue_that_cannot_follow_a_fork_says_so_at_every_use(broker: Broker) -> None:
+    """A server that forked its workers from an open queue would else find the reason beside the first request alone."""
+    if broker.driver().capabilities.after_fork == "reopen":
+        return
+    q = broker.queue()
+    q.enqueue(Task("t"))
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: q.enqueue(Task("t")),
+        lambda: q.enqueue(Task("t")),
+        q.depth,
+        lambda: q.start(lambda task: None),
+    )
+    pid = os.fork()
+    if pid == 0:  # the child: no pytest here, only an exit code
+        refused = 0
+        try:
+            for use in uses:
+                try:
+                    use()
+                except ConfigError as exc:
+                    refused += "before a fork" in str(exc)
+        finally:
+            os._exit(refused)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == len(uses)
 
 
 def test_a_child_keeps_what_it_stored_after_its_parent_has_stopped(broker: Broker) -> None:
