@@ -39,6 +39,9 @@ from nova.watchdog import Watchdog
 
 __all__ = ["BatchWork", "TaskWork", "Worker", "WorkerConfig", "drain"]
 
+ENDS_WITHIN = 0.5
+"""Seconds that threads without a handler have to end, also where the broker has used up the time of a stop."""
+
 _log = logging.getLogger(__name__)
 _serials = itertools.count(1)
 
@@ -138,7 +141,7 @@ class Worker:
             self._batches.stop()
         self._flush_batches(deadline)
         self._release_unstarted()
-        finished = self._executor is None or self._executor.close(max(0.0, deadline - time.monotonic()))
+        finished = self._executor is None or self._executor.close(max(ENDS_WITHIN, deadline - time.monotonic()))
         if not finished:
             _log.warning("%s: %d handlers still ran at the end of the stop", self._name, self._lanes.running)
         settled = self._settler.close(max(1.0, deadline - time.monotonic()))

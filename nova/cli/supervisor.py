@@ -21,8 +21,9 @@ from nova.signals import CountedSignals
 __all__ = ["Supervisor"]
 
 LOOK_EVERY = 0.05
-OVER_GRACE = 5.0
-"""Seconds past the grace in which a process may close its connections, before it is killed."""
+OVER_GRACE = 8.0
+"""Seconds past the grace in which a process may close its connections, before it is killed: a broker that does not answer
+takes up to six of them (RabbitMQ). What watches the command itself waits ten, as docs/deploying.md says."""
 AT_ONCE = 5.0
 """Seconds a process has that was asked to end at once."""
 

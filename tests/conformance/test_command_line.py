@@ -154,6 +154,21 @@ def test_a_stop_under_load_duplicates_nothing_and_is_done_within_the_grace(
     assert rest.end(GRACE) == 0
 
 
+@pytest.mark.own_server
+def test_a_stop_while_the_broker_does_not_answer_is_in_time(
+    broker: Broker, requires: Callable[[str], None], start: Callable[..., NovaWorker]
+) -> None:
+    """docs/deploying.md tells supervisors to wait ten seconds longer than the grace."""
+    requires("broker away")
+    worker = start("--processes", "2", "--grace", "5")
+    eventually(lambda: worker.said.count("nova-worker-1 started") == 2, START)
+    with broker.away():
+        threading.Event().wait(1.0)  # so that what was under way has been answered, and what follows is not
+        worker.signal()
+        assert worker.end(5 + 10) == 0
+    assert "did not end in its time" not in worker.said
+
+
 def test_bench_measures_the_broker_and_leaves_the_queue_alone(broker: Broker, directory: Path) -> None:
     broker.queue().enqueue(Task("mine"))
     found = nova(directory, "bench", "--tasks", "300", "--batch-size", "100", "--lone", "3")

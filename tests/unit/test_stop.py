@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
-from nova import Task, TaskQueue, with_driver
+from nova import BrokerUnavailable, Task, TaskQueue, with_driver
+from nova.brokers.base import Delivery, SubscribeRequest
 from nova.brokers.memory.config import MemoryConfig
-from nova.brokers.memory.driver import MemoryDriver
+from nova.brokers.memory.driver import MemoryDriver, MemorySubscription
 
 
 class Told(MemoryDriver):
@@ -44,3 +45,38 @@ def test_a_driver_gets_a_second_whatever_is_left() -> None:
     q.enqueue(Task("t"))
     q.stop(0.0)
     assert driver.seconds == [1.0]
+
+
+class Silent(MemoryDriver):
+    """A broker that stops answering: a receive waits for as long as it waits for any answer."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(MemoryConfig())
+        self.paused, self.waiting = threading.Event(), threading.Event()
+        self.seconds = seconds
+
+    def subscribe(self, request: SubscribeRequest) -> MemorySubscription:
+        subscription = super().subscribe(request)
+        receive = subscription.receive
+
+        def wait(max_messages: int, timeout: float) -> list[Delivery]:
+            if not self.paused.is_set():
+                return receive(max_messages, timeout)
+            self.waiting.set()
+            time.sleep(self.seconds)
+            raise BrokerUnavailable("no answer")
+
+        subscription.receive = wait  # type: ignore[method-assign]
+        return subscription
+
+
+def test_an_idle_worker_stops_clean_though_its_broker_answers_too_late() -> None:
+    """No handler runs, so nothing runs again elsewhere: the time went by while the broker was waited for."""
+    driver, seen = Silent(2.0), threading.Event()
+    q = TaskQueue(with_driver(driver))
+    q.start(lambda task: seen.set())
+    q.enqueue(Task("t"))
+    assert seen.wait(10)
+    driver.paused.set()
+    assert driver.waiting.wait(10)
+    assert q.stop(1.0)
