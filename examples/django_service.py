@@ -4,14 +4,15 @@ $ python -m examples.django_service [URL]              # calls the service in th
 $ python -m examples.django_service runserver          # serves it; NOVA_URL picks the broker, default sqlite:///nova.db
 
 It posts three orders, of which the database refuses one, and prints what the service answered, which orders are stored and
-which were confirmed by the worker: the same ones. Between the commit and `enqueue` a process may still die, so an order
-may be stored without its task. Where that must not be, enqueue before the commit and let the handler raise `Retry`
-until it finds the order, or look for unconfirmed orders from time to time.
+which were confirmed by the worker: the same ones. Between the commit and `enqueue` a process may still die, or the broker be
+away, so an order may be stored without its task. Where that must not be, enqueue before the commit and let the handler
+raise `Retry` until it finds the order, or look for unconfirmed orders from time to time.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -30,7 +31,9 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from examples.broker import broker_url
-from nova import ReceivedTask, Task, TaskQueue
+from nova import BrokerError, ReceivedTask, Task, TaskQueue
+
+log = logging.getLogger("shop")
 
 settings.configure(
     ALLOWED_HOSTS=["*"],
@@ -72,15 +75,24 @@ def post_order(request: HttpRequest) -> HttpResponse:
 
 
 def confirm(number: int) -> None:
-    queue().enqueue(Task("order.confirm", {"number": number}))  # returns when the broker has stored it
+    try:
+        queue().enqueue(Task("order.confirm", {"number": number}))  # returns when the broker has stored it
+    except BrokerError:  # the order is stored all the same, so this is no error of the request
+        log.exception("order %d is stored, and its confirmation is not enqueued", number)
 
 
 urlpatterns = [path("orders", post_order)]
 
 
+def make_table() -> None:
+    """A real project has migrations."""
+    if Order._meta.db_table not in connection.introspection.table_names():
+        with connection.schema_editor() as schema:
+            schema.create_model(Order)
+
+
 def exercise() -> None:
-    with connection.schema_editor() as schema:
-        schema.create_model(Order)  # a real project has migrations
+    make_table()
     web = Client()
     for number, email in [(1, "ada@example.org"), (2, "grace@example.org"), (1, "mallory@example.org")]:
         answer = web.post("/orders", {"number": number, "email": email}, content_type="application/json")
@@ -105,6 +117,7 @@ def exercise() -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["runserver"]:
+        make_table()
         execute_from_command_line([*sys.argv, "--noreload"])
         return
     with tempfile.TemporaryDirectory(prefix="nova-example-") as directory, broker_url() as url:

@@ -9,6 +9,7 @@ Tasks run in workers, usually other processes; `worker()` below is one.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -16,10 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 
 from examples.broker import broker_url
 from nova import BrokerError, Priority, ReceivedTask, Task, TaskQueue
+
+log = logging.getLogger("shop")
 
 
 @dataclass
@@ -42,14 +46,16 @@ def create_app(url: str) -> FastAPI:
 
     service = FastAPI(lifespan=lifespan)
 
+    @service.exception_handler(BrokerError)
+    def unavailable(_: Request, error: BrokerError) -> JSONResponse:
+        log.warning("%s", error)
+        return JSONResponse({"detail": "the broker does not answer, please try again"}, status_code=503)
+
     @service.post("/orders", status_code=202)
     async def post_order(order: Order) -> dict[str, str]:
         priority = Priority.HIGH if order.urgent else Priority.NORMAL
-        try:
-            # The event loop is free while the broker stores the task; 202 means that it has.
-            stored = await queue.aenqueue(Task("order.confirm", order), priority=priority)
-        except BrokerError as error:
-            raise HTTPException(503, "the order could not be stored, please try again") from error
+        # The event loop is free while the broker stores the task; 202 means that it has.
+        stored = await queue.aenqueue(Task("order.confirm", order), priority=priority)
         return {"task_id": stored.task_id, "priority": stored.priority.name}
 
     @service.get("/queue")
