@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import HUEY, cache_directory
-from benchmarks.report import Ratio, percentile, rate_rows, ratio_data, ratio_rows, table, verdict
+from benchmarks.report import Ratio, faults, percentile, rates, ratio_data, ratios_by_round, table, verdict
 from benchmarks.samples import Results, Sample, measure, spawn
 
 __all__ = ["DEFAULT_TASKS", "TITLE", "run", "versions"]
@@ -142,12 +142,11 @@ def run(tasks: int, rounds: int) -> tuple[Results, str, dict[str, Any]]:
 def _report(results: Results, parts: dict[str, float]) -> str:
     aside = {*COST.values(), INSIDE, ACROSS}
     measured = sorted(name for name in results.samples if name not in aside)
-    head = ["measured", "tasks", "tasks/s by round", "median", "CPU µs/task", "lost", "twice"]
     theirs, ours = (results.samples[name][0].details["synchronous"] for name in (huey_in("default"), BATCH_IN))
     sections = [
-        table("Rates", head, rate_rows(results, measured)),
+        rates(results, measured),
         f"PRAGMA synchronous, read from a connection of each: Huey as installed {theirs}, Nova {ours}.",
-        table("Ratios", ["Nova", "against", "by round", "median", "target"], ratio_rows(results, ratios())),
+        ratios_by_round(results, ratios()),
         _cost(results),
         _parts(results, parts),
         _wakes(results),
@@ -168,8 +167,7 @@ def _cost(results: Results) -> str:
                 f"{statistics.median(wall):.1f}",
                 f"{statistics.median(cpu):.1f}",
                 verdict(statistics.median(wall), COST_MOST, at_most=True),
-                str(sum(sample.lost for sample in samples)),
-                str(sum(sample.duplicates for sample in samples)),
+                *faults(samples),
             ]
         )
     head = ["decode, dispatch, settle", "µs/task by round", "median", "CPU µs", "target", "lost", "twice"]

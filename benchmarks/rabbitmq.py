@@ -6,18 +6,15 @@ order within each of the three; ratios are taken within rounds. What comes out i
 
 from __future__ import annotations
 
-import secrets
-import statistics
-import sys
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from benchmarks.peers import CELERY, DRAMATIQ, FASTSTREAM_RABBIT, TASKIQ
 from benchmarks.rabbitmq_broker import delete
 from benchmarks.rabbitmq_server import server
-from benchmarks.report import Ratio, percentile, rate_rows, ratio_data, ratio_rows, table
-from benchmarks.samples import Results, Sample, measure, spawn
+from benchmarks.report import Ratio, lone_sends, rates, ratio_data, ratios_by_round
+from benchmarks.rounds import Round, Step, new_prefix, run_rounds
+from benchmarks.samples import Results
 
 __all__ = ["DEFAULT_TASKS", "TITLE", "run", "versions"]
 
@@ -42,11 +39,6 @@ PEERS_IN = {name: f"{name}: in" for name in PEERS}
 PEERS_OUT = {name: f"{name}: out, one task a call" for name in PEERS}
 
 
-def p50(sample: Sample) -> float:
-    """The middle one of a run's lone sends, in ms."""
-    return percentile(sample.details["ms"], 0.5)
-
-
 def ratios() -> list[Ratio]:
     """What is compared; the bounds are those of the issue that asked for the driver."""
     best_in, best_out = tuple(PEERS_IN.values()), tuple(PEERS_OUT.values())
@@ -64,61 +56,32 @@ def ratios() -> list[Ratio]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One measured thing: its runner, what the runner is told to do, on which queue (of Nova: prefix), and how often."""
-
-    name: str
-    module: str
-    how: str
-    queue: str
-    numbers: tuple[int, ...]
-
-
-class Round:
-    """One round on queues of its own; their names begin with `prefix`."""
-
-    def __init__(self, results: Results, address: str, prefix: str, tasks: int, pythons: dict[str, str]) -> None:
-        self._results = results
-        self._address = address
-        self._prefix = prefix
-        self._tasks = tasks
-        self._pythons = pythons
-
-    def run(self, *, backwards: bool) -> None:
-        """Measure everything once, and leave no queue behind."""
-        few, lone = max(100, self._tasks // SLOW), max(100, self._tasks // LONE)
-        ins = [
-            Step(RAW_IN, "raw_pika", "publish", "raw", (self._tasks,)),
-            Step(RAW_TOPIC, "raw_pika", "publish_topic", "raw-topic", (self._tasks,)),
-            *(
-                Step(name, "nova_rabbitmq", "enqueue_batch", f"nova-{size}", (self._tasks, size))
-                for size, name in NOVA_IN.items()
-            ),
-            *(Step(PEERS_IN[name], module, "publish", name, (few,)) for name, (_, module) in PEERS.items()),
-        ]
-        lones = [
-            Step(RAW_LONE, "raw_pika", "publish_one", "raw-lone", (lone,)),
-            Step(NOVA_LONE, "nova_rabbitmq", "enqueue", "nova-lone", (lone,)),
-        ]
-        outs = [
-            Step(NOVA_OUT, "nova_rabbitmq", "handle", "nova-1000", (self._tasks,)),
-            Step(RAW_OUT, "raw_pika", "handle", "raw", (self._tasks,)),
-            Step(NOVA_BATCHES, "nova_rabbitmq", "handle_batches", "nova-100", (self._tasks,)),
-            *(Step(PEERS_OUT[name], module, "handle", name, (few,)) for name, (_, module) in PEERS.items()),
-        ]
-        for prefix in (*(f"nova-{size}" for size in NOVA_IN), "nova-lone"):
-            spawn("nova_rabbitmq", "prepare", self._address, f"{self._prefix}{prefix}", 0)
-        for steps in (ins, lones, outs):
-            for step in reversed(steps) if backwards else steps:
-                self._measure(step)
-        delete(self._address, *(f"{self._prefix}{step.queue}" for step in (*ins, *lones)))
-
-    def _measure(self, step: Step) -> None:
-        python = self._pythons.get(step.module, sys.executable)
-        queue = f"{self._prefix}{step.queue}"
-        sample = measure(step.module, step.how, self._address, queue, *step.numbers, python=python)
-        self._results.add(step.name, sample)
+def measure_all(a_round: Round) -> None:
+    """One round, which leaves no queue behind."""
+    tasks = a_round.tasks
+    few, lone = max(100, tasks // SLOW), max(100, tasks // LONE)
+    a_round.prepare("nova_rabbitmq", *(f"nova-{size}" for size in NOVA_IN), "nova-lone")
+    ins = [
+        Step(RAW_IN, "raw_pika", "publish", "raw", (tasks,)),
+        Step(RAW_TOPIC, "raw_pika", "publish_topic", "raw-topic", (tasks,)),
+        *(
+            Step(name, "nova_rabbitmq", "enqueue_batch", f"nova-{size}", (tasks, size))
+            for size, name in NOVA_IN.items()
+        ),
+        *(Step(PEERS_IN[name], module, "publish", name, (few,)) for name, (_, module) in PEERS.items()),
+    ]
+    lones = [
+        Step(RAW_LONE, "raw_pika", "publish_one", "raw-lone", (lone,)),
+        Step(NOVA_LONE, "nova_rabbitmq", "enqueue", "nova-lone", (lone,)),
+    ]
+    outs = [
+        Step(NOVA_OUT, "nova_rabbitmq", "handle", "nova-1000", (tasks,)),
+        Step(RAW_OUT, "raw_pika", "handle", "raw", (tasks,)),
+        Step(NOVA_BATCHES, "nova_rabbitmq", "handle_batches", "nova-100", (tasks,)),
+        *(Step(PEERS_OUT[name], module, "handle", name, (few,)) for name, (_, module) in PEERS.items()),
+    ]
+    a_round.measure(ins, lones, outs)
+    delete(a_round.address, *(f"{a_round.prefix}{step.place}" for step in (*ins, *lones)))
 
 
 def versions() -> dict[str, str]:
@@ -132,38 +95,18 @@ def run(tasks: int, rounds: int) -> tuple[Results, str, dict[str, Any]]:
     Raises:
         Absent: there is no server.
     """
-    results = Results()
     with server() as address:
         pythons = {module: peer.python() for peer, module in PEERS.values()}
-        prefix = f"bench-{secrets.token_hex(3)}-"
-        print("a smaller round first, for the server to get warm; it does not count", file=sys.stderr, flush=True)
-        Round(Results(), address, f"{prefix}warm-", max(1000, tasks // 5), pythons).run(backwards=False)
-        for number in range(rounds):
-            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-            Round(results, address, f"{prefix}{number}-", tasks, pythons).run(backwards=number % 2 == 1)
+        results = run_rounds(measure_all, address, new_prefix(), tasks, rounds, pythons)
     return results, _report(results), {"ratios": ratio_data(results, ratios())}
 
 
 def _report(results: Results) -> str:
-    head = ["measured", "tasks", "tasks/s by round", "median", "CPU µs/task", "lost", "twice"]
     return "\n\n".join(
         [
             "RabbitMQ on one node; Nova, pika and FastStream on quorum queues, the other peers on theirs (classic)",
-            table("Rates", head, rate_rows(results, sorted(results.samples))),
-            table("Ratios", ["Nova", "against", "by round", "median", "target"], ratio_rows(results, ratios())),
-            _lone(results),
+            rates(results, sorted(results.samples)),
+            ratios_by_round(results, ratios()),
+            lone_sends(results, (RAW_LONE, NOVA_LONE)),
         ]
     )
-
-
-def _lone(results: Results) -> str:
-    rows = []
-    for name in (RAW_LONE, NOVA_LONE):
-        samples = results.samples[name]
-        rounds = [[percentile(sample.details["ms"], share) for sample in samples] for share in (0.5, 0.99)]
-        figures = [
-            text for by in rounds for text in (" ".join(f"{ms:.2f}" for ms in by), f"{statistics.median(by):.2f}")
-        ]
-        rows.append([name, f"{samples[0].tasks:,}", *figures])
-    head = ["confirmed one by one", "sends", "p50 ms by round", "median", "p99 ms by round", "median"]
-    return table("A lone send", head, rows)

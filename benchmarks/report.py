@@ -10,7 +10,18 @@ from typing import Any
 
 from benchmarks.samples import Results, Sample
 
-__all__ = ["Ratio", "percentile", "rate_rows", "ratio_data", "ratio_rows", "table", "verdict"]
+__all__ = [
+    "Ratio",
+    "faults",
+    "lone_sends",
+    "median_ms",
+    "percentile",
+    "rates",
+    "ratio_data",
+    "ratios_by_round",
+    "table",
+    "verdict",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,7 @@ def verdict(value: float, bound: float, *, at_most: bool = False) -> str:
     return f"{'≤' if at_most else '≥'} {bound:g}: {'reached' if reached else 'FALLS SHORT'}"
 
 
-def rate_rows(results: Results, names: Sequence[str]) -> list[list[str]]:
+def rates(results: Results, names: Sequence[str]) -> str:
     """Tasks per second of each round, their median, CPU per task, and what went wrong."""
     rows = []
     for name in names:
@@ -57,14 +68,14 @@ def rate_rows(results: Results, names: Sequence[str]) -> list[list[str]]:
                 " ".join(f"{sample.rate:,.0f}" for sample in samples),
                 f"{statistics.median(sample.rate for sample in samples):,.0f}",
                 f"{1e6 * cpu:.1f}",
-                str(sum(sample.lost for sample in samples)),
-                str(sum(sample.duplicates for sample in samples)),
+                *faults(samples),
             ]
         )
-    return rows
+    head = ["measured", "tasks", "tasks/s by round", "median", "CPU µs/task", "lost", "twice"]
+    return table("Rates", head, rows)
 
 
-def ratio_rows(results: Results, ratios: Sequence[Ratio]) -> list[list[str]]:
+def ratios_by_round(results: Results, ratios: Sequence[Ratio]) -> str:
     """Each comparison round by round, its median, and its bounds."""
     rows = []
     for ratio in ratios:
@@ -73,7 +84,31 @@ def ratio_rows(results: Results, ratios: Sequence[Ratio]) -> list[list[str]]:
         verdicts = [verdict(median, bound, at_most=ratio.at_most) for bound in ratio.bounds]
         judged = "; then ".join(verdicts) or "no bound"
         rows.append([ratio.what, ratio.against, " ".join(f"{r:.2f}" for r in rounds), f"{median:.2f}", judged])
-    return rows
+    return table("Ratios", ["Nova", "against", "by round", "median", "target"], rows)
+
+
+def lone_sends(results: Results, names: Sequence[str]) -> str:
+    """How long a send that is alone takes, in ms."""
+    rows = []
+    for name in names:
+        samples = results.samples[name]
+        rounds = [[percentile(sample.details["ms"], share) for sample in samples] for share in (0.5, 0.99)]
+        figures = [
+            text for by in rounds for text in (" ".join(f"{ms:.2f}" for ms in by), f"{statistics.median(by):.2f}")
+        ]
+        rows.append([name, f"{samples[0].tasks:,}", *figures, *faults(samples)])
+    head = ["confirmed one by one", "sends", "p50 ms by round", "median", "p99 ms by round", "median", "lost", "twice"]
+    return table("A lone send", head, rows)
+
+
+def median_ms(sample: Sample) -> float:
+    """The middle one of a run's lone sends."""
+    return percentile(sample.details["ms"], 0.5)
+
+
+def faults(samples: Sequence[Sample]) -> list[str]:
+    """How many tasks were lost and handled twice over all rounds."""
+    return [str(sum(sample.lost for sample in samples)), str(sum(sample.duplicates for sample in samples))]
 
 
 def ratio_data(results: Results, ratios: Sequence[Ratio]) -> dict[str, Any]:
