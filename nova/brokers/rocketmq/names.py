@@ -59,7 +59,7 @@ class Names:
 
     @property
     def ended(self) -> str:
-        """No group: under this name the server remembers where a topic's next first group begins."""
+        """A group without consumers: under its name the server remembers where a topic's next first group begins."""
         return f"{self.prefix}%%ended"
 
     @property

@@ -12,7 +12,16 @@ from nova.brokers.rocketmq.names import Names as RocketNames
 from nova.brokers.sqlite import schema
 from nova.routing import CLASSES, DEFAULT_QUEUE, Topics
 
-__all__ = ["GROUP", "PREFIX", "QUEUES", "kafka_groups", "kafka_topics", "rabbitmq_things", "topology_page"]
+__all__ = [
+    "GROUP",
+    "PREFIX",
+    "QUEUES",
+    "kafka_groups",
+    "kafka_topics",
+    "rabbitmq_things",
+    "rocketmq_things",
+    "topology_page",
+]
 
 PREFIX = "SHOP"
 GROUP = "billing"
@@ -55,7 +64,7 @@ A further group adds queues of its own, bound to the same exchange with the topi
 ## RocketMQ
 
 {rocketmq}
-A further group adds a consumer group of its own and its retry topics, which the server makes and Nova keeps empty.
+A further group adds a consumer group of its own and retry topics of its own.
 
 ## SQLite and memory
 
@@ -75,7 +84,7 @@ def topology_page() -> str:
         + "\n"
         + _table("consumer group", [(f"`{name}`", what) for name, what in kafka_groups()]),
         rabbitmq=_table("exchange or queue", rabbitmq_things()),
-        rocketmq=_table("topic or group", _rocketmq()),
+        rocketmq=_table("topic or group", rocketmq_things()),
         version=delay_levels.VERSION,
         tables=", ".join(f"`{name}`" for name in re.findall(r"TABLE IF NOT EXISTS (\w+)", " ".join(schema._DDL))),
     )
@@ -135,7 +144,8 @@ def rabbitmq_things() -> list[tuple[str, str]]:
     ]
 
 
-def _rocketmq() -> list[tuple[str, str]]:
+def rocketmq_things() -> list[tuple[str, str]]:
+    """Every topic and consumer group of the example, each with its kind before it, and what is in it."""
     names = RocketNames(PREFIX)
     group = names.consumer_group(GROUP)
     first = names.default_topic
@@ -149,8 +159,12 @@ def _rocketmq() -> list[tuple[str, str]]:
         (f"group `{group}`", "all that the group's workers read"),
         (f"group `{names.forwarder}`", "forwards delayed tasks; shared by all groups of the prefix"),
         (
+            f"group `{names.ended}`",
+            "nobody's: where the next first group of a topic begins; made when a group is removed",
+        ),
+        (
             f"topic `{names.retry_topics(group, first)[0]}`, or `{names.retry_topics(group, first)[1]}`",
-            "the server's own",
+            "the server's own, one for each topic: tasks whose worker died; made with the first",
         ),
     ]
 
