@@ -141,6 +141,7 @@ def test_the_sdist_holds_all_that_its_tests_need(dist: Path) -> None:
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert {"pyproject.toml", "Makefile", "LICENSE", "README.md", "tests/conftest.py", "docs/concepts.md"} <= names
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / ".github").rglob("*.yml")} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith((".venv", "build/", "dist/"))]
 
 
