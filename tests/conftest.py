@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.servers import sharing
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's job in the background ignores Ctrl-C, and so would every program that a test starts and interrupts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _is_worker(config):
         sharing.begin_run()
 
@@ -39,6 +44,7 @@ def _wants(broker: str, nodeid: str) -> bool:
     return (
         nodeid.startswith(f"tests/live/test_{broker}")
         or f"::test_blocks_that_need_{broker}" in nodeid
+        or f"::test_{broker}_has_the_" in nodeid
         or (nodeid.startswith(("tests/conformance/", "tests/examples/")) and broker in nodeid.partition("[")[2])
     )
 

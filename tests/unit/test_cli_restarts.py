@@ -56,4 +56,5 @@ def test_later_only_a_wrong_module_or_configuration_ends_all() -> None:
 def test_an_end_is_described() -> None:
     assert how_it_ended(-9) == "was killed by SIGKILL"
     assert how_it_ended(75) == "exited with 75"
+    assert how_it_ended(0) == "exited with 0"
     assert how_it_ended(-99) == "was killed by signal 99"

@@ -65,7 +65,7 @@ def test_a_function_handles_the_tasks_of_the_configured_queue(q: TaskQueue, star
     worker = start("app:handle", "--url", URL, "--concurrency", "2")
     q.enqueue(Task("t", id="a"))
     eventually(lambda: worker.words("done")["a"] == 1, START)
-    assert "concurrency 2" in worker.said
+    eventually(lambda: "concurrency 2" in worker.said)  # which it may say after the first task
     worker.signal()
     assert worker.end(STOP) == 0
 
@@ -210,6 +210,19 @@ def test_one_request_that_arrives_twice_is_one(q: TaskQueue, start: Start, proce
     worker.signal()
     threading.Event().wait(0.03)  # so that the system does not merge them
     worker.signal()
+    assert worker.end(STOP) == 0
+    assert worker.words("done") == {"a": 1}
+
+
+def test_ctrl_c_does_not_reach_the_programs_that_handlers_run(q: TaskQueue, start: Start, tmp_path: Path) -> None:
+    """A terminal interrupts all of the command's group; a handler's own `ffmpeg` must finish like the task it works for."""
+    lines = ("import subprocess", "def convert(task):", "    write('start', task.id)")
+    runs = ("    subprocess.run(['sleep', '1.5'], check=True)", "    write('done', task.id)")
+    (tmp_path / "app.py").write_text("\n".join([APP, *lines, *runs]))
+    worker = start("app:convert", "--url", URL, "--processes", "2")
+    q.enqueue(Task("video", id="a"))
+    eventually(lambda: worker.words("start")["a"] == 1, START)
+    os.killpg(worker.process.pid, signal.SIGINT)
     assert worker.end(STOP) == 0
     assert worker.words("done") == {"a": 1}
 
