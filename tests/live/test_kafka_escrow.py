@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from nova import ReceivedTask, Task
 from tests.conformance.brokers import Broker, make
@@ -15,6 +16,8 @@ from tests.conformance.processes import Workers
 from tests.eventually import eventually, never
 
 LEASE = 3.0
+BEYOND_DEFAULT = 10.0
+"""Seconds: a rebalance, and the `revoke_grace` of a worker that was told nothing."""
 TAKEOVER = 40.0
 """Seconds in which a dead holder's task has started again: session, lease and hop, with a wide margin."""
 
@@ -72,6 +75,41 @@ def test_a_task_still_running_when_its_partition_must_go_stays_with_its_worker(b
     never(lambda: len(starts) > 8, during=LEASE + 2)
     assert sorted(starts) == sorted(f"t{i}" for i in range(8))
     eventually(lambda: q.depth().running + q.depth().waiting == 0)
+
+
+def test_tasks_that_end_within_revoke_grace_need_no_escrow(tmp_path: Path) -> None:
+    broker = make("kafka", tmp_path, {"revoke_grace": 30.0})
+    finish = threading.Event()
+    ended: list[str] = []
+
+    def handle(task: ReceivedTask) -> None:
+        assert finish.wait(60)
+        ended.append(task.id)
+
+    try:
+        q = broker.queue()
+        q.start(handle, concurrency=8)
+        q.enqueue_batch([Task("t", i, id=f"t{i}") for i in range(8)])
+        eventually(lambda: q.depth().running == 8)
+        broker.queue().start(handle, concurrency=8)
+        never(lambda: ended, during=BEYOND_DEFAULT)
+        finish.set()
+        eventually(lambda: q.depth().running == 0)
+        assert sorted(ended) == sorted(f"t{i}" for i in range(8))
+        assert written(broker, f"{broker.prefix}_LEASE") == 0
+    finally:
+        finish.set()
+        broker.close()
+
+
+def written(broker: Broker, topic: str) -> int:
+    """How many records the topic ever got."""
+    reader = Consumer({"bootstrap.servers": broker.section["bootstrap_servers"], "group.id": "reader"})
+    try:
+        numbers = reader.list_topics(topic, timeout=10).topics[topic].partitions
+        return sum(reader.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1] for number in numbers)
+    finally:
+        reader.close()
 
 
 def test_a_long_task_that_fails_is_retried_once_and_not_by_the_escrow_too(broker: Broker) -> None:

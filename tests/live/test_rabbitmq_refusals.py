@@ -220,7 +220,8 @@ def test_a_server_without_room_refuses_in_time_and_takes_tasks_again(server: Rab
             with refused(PublishError, "rabbitmq at", "blocks publishers", alarm, within=8):
                 while True:
                     q.enqueue(Task("t"))
-            with refused(QueueFull, "blocks publishers", "free memory or disk", within=8):
+            # Four seconds: less than a queue would wait that was told nothing.
+            with refused(QueueFull, "blocks publishers", "free memory or disk", within=4):
                 q.enqueue(Task("t"))
             q.start(lambda task: seen.append(task.id))
             eventually(lambda: "before" in seen, what="a known group may start, and works on what is there")

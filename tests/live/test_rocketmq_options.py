@@ -21,6 +21,8 @@ EARLY = 1.0
 """Seconds by which a lease may seem to end early: the server looks once a second."""
 LATE = 4.0
 """Seconds by which it may seem to end late: the server looks every second, and the machine may be busy."""
+WELL_BEFORE_DEFAULT = 4.0
+"""Seconds: receives that were told a third of a second have ended, one that was told nothing has begun just now."""
 
 
 @pytest.fixture
@@ -78,6 +80,18 @@ def test_a_dead_workers_task_comes_back_after_invisible_duration(broker: Broker,
     finally:
         workers.close()
     assert lease / 2 - EARLY <= back[0] - began <= lease + LATE
+
+
+def test_a_stop_waits_no_longer_than_poll_timeout_for_a_receive(broker: Broker) -> None:
+    done = threading.Event()
+    q = broker.queue()
+    assert broker.section["poll_timeout"] == 0.3
+    q.start(lambda task: done.set())
+    q.enqueue(Task("t"))
+    assert done.wait(15)
+    began = time.monotonic()
+    assert q.stop()
+    assert time.monotonic() - began < WELL_BEFORE_DEFAULT
 
 
 def test_topics_have_as_many_queues_as_told(broker: Broker, admin: Admin) -> None:

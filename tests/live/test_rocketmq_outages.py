@@ -25,6 +25,11 @@ from tests.conformance.brokers import Broker, make
 from tests.eventually import eventually, never
 from tests.servers.relay import Relay
 
+EARLY = 1.0
+"""Seconds: the last try may be answered just before the end."""
+LATE = 7.0
+"""Seconds: the machine may be busy."""
+
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
@@ -56,6 +61,19 @@ def test_a_connection_that_falls_silent_is_made_anew(broker: Broker, monkeypatch
         relay.freeze()
         eventually(lambda: q.enqueue_batch([Task("t", id="after")]).accepted, timeout=30, what="the producer is mute")
         eventually(lambda: "after" in seen, timeout=30, what="the worker is deaf")
+    relay.take_away()
+
+
+def test_a_task_that_finds_nobody_is_tried_again_for_send_timeout(broker: Broker) -> None:
+    relay = Relay(broker.section["endpoints"])
+    with queue(broker, relay.address, send_timeout=3.0) as q:
+        q.enqueue(Task("t"))
+        relay.take_away()
+        began = time.monotonic()
+        report = q.enqueue_batch([Task("t")])
+        took = time.monotonic() - began
+    assert not report.accepted
+    assert 3.0 - EARLY <= took <= 3.0 + LATE
     relay.take_away()
 
 
