@@ -41,6 +41,7 @@ LEFT_OUT = {
     "test_a_group_with_running_workers_is_not_removed": NO_LIST,
     "test_a_group_is_removed_from_its_own_prefix_only": NO_LIST,
     "test_dead_letters_listed_fifty_times_are_filtered_requeued_and_purged": "it does not count the dead by queue",
+    "test_max_body_bytes_is_the_largest_body": "it has a limit, and no option for it",
     "test_many_keys_that_use_up_the_prefetch_still_go": "without a window the last keys go only at a pace that it lacks",
 }
 """What the example says that it does not promise; nothing else may be left out."""
