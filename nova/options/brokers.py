@@ -115,7 +115,8 @@ def with_kafka(
         username: for PLAIN and SCRAM.
         password: for PLAIN and SCRAM.
         password_file: the file that holds it.
-        oauth_token: for OAUTHBEARER: called with `sasl.oauthbearer.config`, returns (token, epoch seconds it is valid until).
+        oauth_token: for OAUTHBEARER: called with `sasl.oauthbearer.config`, returns (token, epoch seconds it is valid until),
+            of a token with ten seconds or more to go: servers refuse a connection that has to be let in anew within a second.
         client_config: further librdkafka properties; those that would break a promise are refused.
     """
     config = KafkaConfig(
