@@ -105,6 +105,12 @@ class OptionChecks:
         if value is not None and file is not None:
             raise ConfigError(f"{self.option}: {name} and {name}_file are both given; keep one")
 
+    def needs_tls(self, found: Any, *names: str) -> None:
+        """What is about certificates comes with TLS."""
+        for name in names:
+            if getattr(found, name) is not None and not found.tls:
+                raise ConfigError(f"{self.option}({name}): needs tls=True")
+
     def needs_key_file(self, found: Any) -> None:
         """The password of a key, or the file it is in, comes with the key's file."""
         for name in ("key_password", "key_password_file"):

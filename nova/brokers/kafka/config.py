@@ -150,9 +150,7 @@ class KafkaConfig:
         if (self.cert_file is None) != (self.key_file is None):
             raise ConfigError("with_kafka: cert_file and key_file belong together; give both or neither")
         _CHECK.needs_key_file(self)
-        for name in ("ca_file", "cert_file"):
-            if getattr(self, name) is not None and not self.tls:
-                raise ConfigError(f"with_kafka({name}): needs tls=True")
+        _CHECK.needs_tls(self, "ca_file", "cert_file")
 
 
 def _check_servers(servers: object) -> None:

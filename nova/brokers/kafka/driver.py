@@ -36,7 +36,7 @@ from nova.brokers.kafka.depth import DepthReader
 from nova.brokers.kafka.escrow import Escrow, LeaseBook
 from nova.brokers.kafka.failures import is_denied, text_of, was_denied
 from nova.brokers.kafka.forwarder import Forwarder, limits
-from nova.brokers.kafka.members import Members, group_in_use
+from nova.brokers.kafka.members import KILLED_COUNTS, Members
 from nova.brokers.kafka.names import Names, Place
 from nova.brokers.kafka.offsets import Offsets
 from nova.brokers.kafka.publisher import Publisher
@@ -48,6 +48,7 @@ from nova.brokers.kafka.sending import Sender
 from nova.brokers.kafka.settings import admin_settings, consumer_settings
 from nova.brokers.kafka.subscription import KafkaSubscription
 from nova.brokers.kafka.topics import TopicKeeper
+from nova.brokers.refusals import group_in_use
 from nova.errors import BrokerError, BrokerUnavailable, PublishError
 
 __all__ = ["KafkaDriver"]
@@ -285,7 +286,7 @@ class _Parts:
         if all(entry.group != group for entry in self._registrations(timeout)):
             return False
         if self.members.active([group], timeout):
-            raise group_in_use(self._where, group)
+            raise group_in_use(self._where, group, KILLED_COUNTS)
         self.members.forget(group, timeout)
         letters = self.browse_dead(self.names.dead, group, timeout)
         try:

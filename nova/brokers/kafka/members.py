@@ -10,9 +10,12 @@ from confluent_kafka.admin import AdminClient
 from nova.brokers.kafka.admin import Admin
 from nova.brokers.kafka.failures import broker_error, code_of
 from nova.brokers.kafka.names import Names
+from nova.brokers.refusals import group_in_use
 from nova.errors import BrokerError
 
-__all__ = ["Members", "group_in_use"]
+__all__ = ["KILLED_COUNTS", "Members"]
+
+KILLED_COUNTS = "until its session_timeout is over"
 
 _MAY_NOT_DELETE = "refused; grant this user Delete on the consumer groups that begin with the prefix and a dot"
 
@@ -60,7 +63,7 @@ class Members:
                 except KafkaException as exc:
                     code = code_of(exc)
                     if code == KafkaError.NON_EMPTY_GROUP:
-                        raise group_in_use(self._where, group) from exc
+                        raise group_in_use(self._where, group, KILLED_COUNTS) from exc
                     if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
                         raise BrokerError(
                             f"{self._where}: deleting consumer group {name!r}: {_MAY_NOT_DELETE}"
@@ -69,11 +72,3 @@ class Members:
                         raise broker_error(f"{self._where}: deleting consumer group {name!r}", exc) from exc
 
         self._admin.ask(f"{self._where}: deleting consumer groups", question, timeout)
-
-
-def group_in_use(where: str, group: str) -> BrokerError:
-    """The refusal to remove a group that works."""
-    return BrokerError(
-        f"{where}: the group {group!r} has running workers; stop its workers first (one that was killed counts until its "
-        "session_timeout is over)"
-    )

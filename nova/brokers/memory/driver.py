@@ -30,8 +30,9 @@ from nova.brokers.base import (
 )
 from nova.brokers.memory.config import MemoryConfig
 from nova.brokers.prefixes import topics_of
+from nova.brokers.refusals import group_in_use
 from nova.envelope import TARGET
-from nova.errors import BrokerError, PublishError, QueueFull
+from nova.errors import PublishError, QueueFull
 
 __all__ = ["MemoryDriver"]
 
@@ -126,7 +127,7 @@ class MemoryBroker:
         with self.changed:
             lanes = self._by_group(prefix).get(group, {})
             if any(subscription.group == group for subscription in self._subscribed(lanes)):
-                raise BrokerError(f"memory: the group {group!r} has running workers; stop its workers first")
+                raise group_in_use("memory", group)
             for topic, lane in lanes.items():
                 del self.lanes[topic][group]
                 self.forget(lane.kept)

@@ -11,7 +11,7 @@ from nova.brokers.rabbitmq.feed import Source
 from nova.brokers.rabbitmq.names import Names
 from nova.brokers.rabbitmq.registry import Book, Registry
 from nova.brokers.rabbitmq.topology import Topology
-from nova.errors import BrokerError
+from nova.brokers.refusals import group_in_use
 
 __all__ = ["GroupKeeper"]
 
@@ -118,7 +118,7 @@ class GroupKeeper:
         queues = [names.queue(group, topic) for topic in topics]
         for queue in queues:
             if (found := talk.look(queue)) is not None and found[1]:
-                raise BrokerError(f"{self._where}: the group {group!r} has running workers; stop its workers first")
+                raise group_in_use(self._where, group)
         for queue, topic in zip(queues, topics, strict=True):
             if not names.is_go(topic):  # all groups share that one, and Go's consumers
                 talk.delete_queue(queue)

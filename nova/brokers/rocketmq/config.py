@@ -77,8 +77,7 @@ class RocketMQConfig:
             )
         _CHECK.flag("tls", self.tls)
         _CHECK.text("ca_file", self.ca_file)
-        if self.ca_file is not None and not self.tls:
-            raise ConfigError("with_rocketmq(ca_file): needs tls=True")
+        _CHECK.needs_tls(self, "ca_file")
         self._check_consumption()
         _CHECK.bounds(self, self.bounds)
 

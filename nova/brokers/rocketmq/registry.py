@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from nova import clock
 from nova.brokers.base import Group, TopicDepth
 from nova.brokers.prefixes import topics_of
+from nova.brokers.refusals import group_in_use
 from nova.brokers.rocketmq.admin import Admin, Broker
 from nova.brokers.rocketmq.limits import LEAST_RETRIES
 from nova.brokers.rocketmq.names import Names
@@ -123,10 +124,7 @@ class Registry:
             BrokerError: somebody does, or was killed less than two minutes ago: the server counts it in until then (115 s).
         """
         if self.is_active(group):
-            raise BrokerError(
-                f"{self._where}: the group {group!r} has running workers; stop its workers first (one that was killed counts "
-                "for two minutes)"
-            )
+            raise group_in_use(self._where, group, "for two minutes")
 
     def remove(self, group: str) -> bool:
         """Forget a group, in an order in which a second call finishes what a first one did not; False = there is none.

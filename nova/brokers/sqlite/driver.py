@@ -30,6 +30,7 @@ from nova.brokers.base import (
     SubscribeRequest,
     TopicDepth,
 )
+from nova.brokers.refusals import group_in_use
 from nova.brokers.sqlite import checkup, consumers, limits, schema, statements
 from nova.brokers.sqlite.config import SQLiteConfig
 from nova.brokers.sqlite.connection import Connection
@@ -167,10 +168,7 @@ class SQLiteDriver:
         removal = self.run(lambda c: consumers.remove(c, self._prefix, group, clock.now_ms()))
         if removal.consumed_until_ms is not None:
             counts = max(0.0, (removal.consumed_until_ms - clock.now_ms()) / 1000)
-            raise BrokerError(
-                f"sqlite: the group {group!r} has running workers; stop its workers first (one that was killed counts for "
-                f"up to {counts:.0f} s more)"
-            )
+            raise group_in_use("sqlite", group, f"for up to {counts:.0f} s more")
         try:
             while time.monotonic() < deadline and self.run(consumers.free):
                 pass
