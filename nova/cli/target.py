@@ -19,12 +19,12 @@ __all__ = [
     "ConfigFile",
     "TaskQueue",
     "Url",
-    "check_one",
     "is_told_by_environment",
     "lonely_driver",
     "queue_of",
     "queues_apart",
     "serve",
+    "variables_of",
 ]
 
 ConfigFile: TypeAlias = Annotated[
@@ -59,26 +59,28 @@ def queues_apart(config: Path | None, url: str | None, name: str) -> Callable[[]
 
 
 def _options_of(config: Path | None, url: str | None) -> list[Option]:
-    """What the environment says, a file or URL that was named in the place of its own: as `nova worker` has it."""
-    check_one(config, url)
-    if config is not None or url is not None:
-        return from_environment({**os.environ, "NOVA_CONFIG": str(config or ""), "NOVA_URL": url or ""})
+    named = variables_of(config, url)
     try:
-        return from_environment()
+        return from_environment({**os.environ, **named})
     except ConfigError as exc:
+        if named:
+            raise
         raise ConfigError(f"{exc} (or give --config FILE or --url URL)") from exc
 
 
-def check_one(config: Path | None, url: str | None) -> None:
-    """Refuse two ways to say which, and a URL that says nothing, such as that of a shell's variable that is not set.
+def variables_of(config: Path | None, url: str | None) -> dict[str, str]:
+    """The variables by which a file or URL that was named takes the place of the environment's own; {} = none was named.
 
     Raises:
-        ConfigError: both are given, or the URL is empty.
+        ConfigError: both are given, or the URL says nothing, such as that of a shell's variable that is not set.
     """
     if config is not None and url is not None:
         raise ConfigError("--config and --url are both given; keep one")
     if url == "":
         raise ConfigError("--url: expected a URL such as sqlite:///nova.db, got an empty one")
+    if config is None and url is None:
+        return {}
+    return {"NOVA_CONFIG": "" if config is None else str(config), "NOVA_URL": url or ""}
 
 
 def lonely_driver(queue: TaskQueue) -> str | None:

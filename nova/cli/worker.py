@@ -21,7 +21,7 @@ from nova.cli.options import split_names
 from nova.cli.outcome import DONE, FAILED
 from nova.cli.reload import changes_of
 from nova.cli.supervisor import Supervisor
-from nova.cli.target import ConfigFile, TaskQueue, Url, check_one, is_told_by_environment, lonely_driver, serve
+from nova.cli.target import ConfigFile, TaskQueue, Url, is_told_by_environment, lonely_driver, serve, variables_of
 from nova.clock import seconds
 from nova.errors import ConfigError
 from nova.registry import DecoratedTask
@@ -108,17 +108,15 @@ def work(
     MODULE:OBJECT is a TaskQueue, whose decorated tasks are run, or a function of one task (with --batch-size of one batch),
     for which --config, --url, NOVA_CONFIG or NOVA_URL say the queue.
     """
-    check_one(config, url)
+    named = variables_of(config, url)
     split(target)
     seconds("--grace", grace)
     if batch_window is not None and batch_size is None:
         raise ConfigError("--batch-window: is for batches; give --batch-size too")
-    is_told = config is not None or url is not None
-    if is_told:  # for the processes, and for the module's own queues as well
-        _put("NOVA_CONFIG", None if config is None else str(config))
-        _put("NOVA_URL", url)
+    for variable, text in named.items():  # for the processes, and for the module's own queues as well
+        _put(variable, text)
     plan = Plan(
-        target, is_told or told, concurrency, split_names(queues), batch_size, batch_window, grace, log_level
+        target, bool(named) or told, concurrency, split_names(queues), batch_size, batch_window, grace, log_level
     )  # fmt: skip
     if supervised is not None:
         requests = Supervised(supervised)
@@ -218,8 +216,8 @@ def _check_queue(plan: Plan, queue: TaskQueue) -> None:
         )
 
 
-def _put(variable: str, value: str | None) -> None:
-    if value is None:
+def _put(variable: str, text: str) -> None:
+    if text:
+        os.environ[variable] = text
+    else:  # gone: a module may ask whether there is one
         os.environ.pop(variable, None)
-    else:
-        os.environ[variable] = value
