@@ -64,12 +64,10 @@ def test_a_transaction_that_is_rolled_back_enqueues_nothing(tmp_path: Path) -> N
 def test_an_order_whose_task_the_broker_does_not_take_is_stored_and_told(tmp_path: Path) -> None:
     """Nothing takes the order back: an error would have the client try again, and be told that the number is taken."""
     away = """
-from django.db import connection
 from django.test import Client
-from examples.django_service import Order
+from examples.django_service import Order, make_table
 
-with connection.schema_editor() as schema:
-    schema.create_model(Order)
+make_table()
 answer = Client().post("/orders", {"number": 7, "email": "a@b.c"}, content_type="application/json")
 print(answer.status_code, Order.objects.count())
 """
