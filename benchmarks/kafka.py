@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.kafka_broker import delete_topics
 from benchmarks.kafka_server import server
 from benchmarks.peers import FASTSTREAM
-from benchmarks.report import Ratio, lone_sends, median_ms, rates, ratio_data, ratios_by_round, table
+from benchmarks.report import Ratio, median_ms, on_server, ratio_data, table
 from benchmarks.rounds import Round, Step, new_prefix, run_rounds
 from benchmarks.samples import Results, spawn
 
@@ -119,15 +119,8 @@ def run(tasks: int, rounds: int) -> tuple[Results, str, dict[str, Any]]:
 
 
 def _report(results: Results, which: str) -> str:
-    measured = sorted(name for name in results.samples if name not in LONE_SENDS)
-    sections = [
-        f"Kafka server {which}, one broker, 6 partitions a topic, replication 1",
-        rates(results, measured),
-        ratios_by_round(results, ratios()),
-        lone_sends(results, LONE_SENDS),
-        _around(results),
-    ]
-    return "\n\n".join(sections)
+    where = f"Kafka server {which}, one broker, 6 partitions a topic, replication 1"
+    return f"{on_server(where, results, ratios(), LONE_SENDS, *LONE_SENDS)}\n\n{_around(results)}"
 
 
 def _around(results: Results) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.peers import CELERY, DRAMATIQ, FASTSTREAM_RABBIT, TASKIQ
 from benchmarks.rabbitmq_broker import delete
 from benchmarks.rabbitmq_server import server
-from benchmarks.report import Ratio, lone_sends, rates, ratio_data, ratios_by_round
+from benchmarks.report import Ratio, on_server, ratio_data
 from benchmarks.rounds import Round, Step, new_prefix, run_rounds
 from benchmarks.samples import Results
 
@@ -102,11 +102,5 @@ def run(tasks: int, rounds: int) -> tuple[Results, str, dict[str, Any]]:
 
 
 def _report(results: Results) -> str:
-    return "\n\n".join(
-        [
-            "RabbitMQ on one node; Nova, pika and FastStream on quorum queues, the other peers on theirs (classic)",
-            rates(results, sorted(results.samples)),
-            ratios_by_round(results, ratios()),
-            lone_sends(results, (RAW_LONE, NOVA_LONE)),
-        ]
-    )
+    where = "RabbitMQ on one node; Nova, pika and FastStream on quorum queues, the other peers on theirs (classic)"
+    return on_server(where, results, ratios(), (RAW_LONE, NOVA_LONE))

@@ -13,8 +13,8 @@ from benchmarks.samples import Results, Sample
 __all__ = [
     "Ratio",
     "faults",
-    "lone_sends",
     "median_ms",
+    "on_server",
     "percentile",
     "rates",
     "ratio_data",
@@ -53,6 +53,19 @@ def verdict(value: float, bound: float, *, at_most: bool = False) -> str:
     """Whether a target is reached in this run."""
     reached = value <= bound if at_most else value >= bound
     return f"{'≤' if at_most else '≥'} {bound:g}: {'reached' if reached else 'FALLS SHORT'}"
+
+
+def on_server(server: str, results: Results, ratios: Sequence[Ratio], lone: Sequence[str], *but: str) -> str:
+    """What the suites of brokers with a server say alike.
+
+    Args:
+        server: which, as the first line.
+        lone: the lone sends.
+        but: what is left out of the rates.
+    """
+    measured = sorted(results.samples.keys() - set(but))
+    parts = [server, rates(results, measured), ratios_by_round(results, ratios), lone_sends(results, lone)]
+    return "\n\n".join(parts)
 
 
 def rates(results: Results, names: Sequence[str]) -> str:

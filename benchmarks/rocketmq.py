@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks.report import Ratio, lone_sends, rates, ratio_data, ratios_by_round
+from benchmarks.report import Ratio, on_server, ratio_data
 from benchmarks.rocketmq_server import server
 from benchmarks.rounds import Round, Step, new_prefix, run_rounds
 from benchmarks.samples import Results
@@ -77,11 +77,5 @@ def run(tasks: int, rounds: int) -> tuple[Results, str, dict[str, Any]]:
 
 
 def _report(results: Results) -> str:
-    return "\n\n".join(
-        [
-            "RocketMQ, name server and proxy with the broker inside it",
-            rates(results, sorted(results.samples)),
-            ratios_by_round(results, ratios()),
-            lone_sends(results, (RAW_LONE, NOVA_LONE)),
-        ]
-    )
+    where = "RocketMQ, name server and proxy with the broker inside it"
+    return on_server(where, results, ratios(), (RAW_LONE, NOVA_LONE))
