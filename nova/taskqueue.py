@@ -364,6 +364,8 @@ class TaskQueue:
     def depth(self, queues: Sequence[str] | None = None) -> Depth:
         """Waiting, delayed, running and dead tasks of this group, per queue and class, as the broker counts them.
 
+        RocketMQ counts a task some milliseconds after it has confirmed it; see docs/brokers.md.
+
         Args:
             queues: logical names; default those of `with_queues` and of the workers started here.
 

@@ -18,6 +18,17 @@ def eventually(condition: Callable[[], object], timeout: float = 20.0, what: str
         time.sleep(0.005)
 
 
+def soon(condition: Callable[[], object], what: str = "") -> None:
+    """What the broker has confirmed must be seen by whoever looks: RocketMQ shows it up to 20 ms later (measured).
+
+    Less than any lease of these tests, so that nothing comes back by running out.
+
+    Raises:
+        AssertionError: it is not seen within a second.
+    """
+    eventually(condition, timeout=1.0, what=what)
+
+
 def never(condition: Callable[[], object], during: float, what: str = "") -> None:
     """Watch for `during` seconds that `condition()` stays false.
 

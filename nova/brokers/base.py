@@ -243,6 +243,8 @@ class DeadLetters(Protocol):
     def read(self, limit: int, after: str | None = None) -> list[tuple[str, Delivery]]:
         """Up to `limit` messages, oldest first, each with a cursor that continues behind it.
 
+        What was published a moment ago may be missing; what was removed is not shown again.
+
         Raises:
             BrokerError: they cannot be read now.
         """
@@ -311,7 +313,7 @@ class Driver(Protocol):
         ...
 
     def depth(self, topics: Sequence[str], group: str) -> dict[str, TopicDepth]:
-        """Counts for the group from the broker, for each topic asked for.
+        """Counts for the group from the broker, for each topic asked for; may be milliseconds behind what it confirmed.
 
         Raises:
             BrokerError: the broker does not tell now.

@@ -12,7 +12,7 @@ import pytest
 from nova.brokers.base import Delivery, Driver, Message, SubscribeRequest, Subscription
 from nova.clock import SystemClock
 from tests.conformance.brokers import Broker
-from tests.eventually import eventually
+from tests.eventually import eventually, soon
 
 NOW = SystemClock().now_ms
 SHORT = 0.3
@@ -192,6 +192,7 @@ def test_dead_letters_are_read_fifty_times_and_are_all_still_there(driver: Drive
     topic = f"{broker.prefix}_DEAD"
     publish(driver, *(message(topic, i, group="g") for i in range(30)), message(topic, 99, group="other"))
     reader = driver.browse_dead(topic, "g")
+    soon(lambda: len(reader.read(100)) == 30)
     page: list[tuple[str, Delivery]] = []
     for _ in range(50):
         page = reader.read(20)
@@ -206,9 +207,8 @@ def test_dead_letters_are_read_fifty_times_and_are_all_still_there(driver: Drive
 def test_depth_counts_what_waits_what_is_late_and_what_is_lent(driver: Driver, broker: Broker) -> None:
     topic = f"{broker.prefix}_PRIORITY_NORMAL"
     publish(driver, *(message(topic, i) for i in range(6)), message(topic, 9, due_ms=NOW() + 60_000))
-    before = driver.depth([topic], "g")[topic]
-    assert before.waiting == 6
-    assert before.delayed in (None, 1)
+    soon(lambda: driver.depth([topic], "g")[topic].waiting == 6)
+    assert driver.depth([topic], "g")[topic].delayed in (None, 1)
     subscription = subscribe(driver, topic)
     got = receive(subscription, 4)
     depth = driver.depth([topic], "g")[topic]
