@@ -197,8 +197,7 @@ def test_a_stop_during_an_outage_gives_everything_back(broker: Broker) -> None:
     q.stop(timeout=20)
     assert time.monotonic() - started < 10
     other = broker.queue()
-    soon(lambda: other.depth().waiting == 30)
-    assert other.depth().dead == 0
+    soon(lambda: broker.tells(other.depth(), waiting=30, dead=0))
 
 
 def test_bisect_off_charges_every_task_of_the_batch(broker: Broker) -> None:

@@ -392,8 +392,7 @@ def test_a_handler_may_enqueue_until_the_stop_has_let_it_finish(broker: Broker) 
     assert q.stop(timeout=20)
     other.join()
     after = broker.queue()
-    soon(lambda: after.depth().waiting == 1)
-    assert (after.depth().delayed, after.depth().dead) == (0, 0)
+    soon(lambda: broker.tells(after.depth(), waiting=1, delayed=0, dead=0))
 
 
 def test_handlers_may_fork_all_at_once(broker: Broker) -> None:
